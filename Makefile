@@ -1,0 +1,58 @@
+# Every target sets up what it needs: .venv with this folder installed in it, editable. Doing it again is free until
+# pyproject.toml, setup.py or the constraints change.
+#
+# All installs go through constraints.txt, because a plain `torch` on Linux is the CUDA build, several gigabytes.
+# On a GPU machine leave the pins out, once, in a fresh set-up:   make clean && make demo CONSTRAINTS=
+# Another interpreter (3.10 or newer):                            make clean && make test PYTHON=python3.12
+# Arguments for the command behind a target:                      make test ARGS="-k pooling"
+#
+# The variables are set on make's command line only; the environment does not change them.
+
+PYTHON = python3
+CONSTRAINTS = constraints.txt
+WORKERS = 2
+ARGS =
+
+VENV = .venv
+BIN = $(VENV)/bin
+INPUTS = pyproject.toml setup.py $(CONSTRAINTS)
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: $(VENV)/installed-demo  ## segment the MNI152 brain: dense, conservative, aggressive, with a table and a picture
+	$(BIN)/nansparse demo $(ARGS)
+
+test: $(VENV)/installed-dev  ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/installed-dev  ## file lengths, lint and docstrings, format, types
+	$(BIN)/python tools/check_file_length.py nansparse adapters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## put the code into the form that `make check` asks for
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-demo  ## measure this machine; `make bench ARGS=--help` lists what can be measured
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove the set-up and the caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# An extra is installed when its stamp is newer than what decides over it.
+$(VENV)/installed-%: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo 'nansparse needs Python 3.10 or newer. Name one: make ... PYTHON=python3.12' \
+	         '(tried: $(PYTHON), which is' "$$($(PYTHON) --version 2>&1))" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
