@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     folders = [Path(argument) for argument in arguments]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing or not folders:
-        print(f"expected folders that exist; missing: {', '.join(missing) or 'no folder named'}", file=sys.stderr)
+        print(f"expected existing folders, got {arguments}; not there: {missing}", file=sys.stderr)
         return 2
     offenders = too_long(folders)
     for lines, path in offenders:

@@ -1,0 +1,34 @@
+"""What every test module shares: threads, drawn examples, and the skip of tests without their device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+# No deadline: the first call of an operation in torch may take long. The same examples are drawn on every
+# run, so that a failure seen once is seen again.
+settings.register_profile("nansparse", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("nansparse")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each pytest-xdist worker one thread, so that the workers do not fight over the cores."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs CUDA where there is none."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "cuda" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Return a random source of the test's own: the global state stays as it is."""
+    return torch.Generator().manual_seed(0)
