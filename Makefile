@@ -54,5 +54,5 @@ $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	    echo 'nansparse needs Python 3.10 or newer. Name one: make ... PYTHON=python3.12' \
-	         '(tried: $(PYTHON), which is' "$$($(PYTHON) --version 2>&1))" >&2; exit 1; }
+	         '(tried: $(PYTHON), which is' "$$($(PYTHON) --version 2>&1 | head -n 1))" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
