@@ -1,0 +1,93 @@
+"""The dense engine: an ordinary convolution over the whole grid, then the mask. Always available, the fallback."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nansparse.activation import SparseActivation, rows_of_dense
+from nansparse.engine import Convolution, Engine, dense_result
+from nansparse.fill import add_fill_terms, zeroed_rows
+from nansparse.plan import plan_windows
+from nansparse.windows import is_skipped
+
+
+class DenseEngine(Engine):
+    """Masked dense convolution: every option, dtype and device of the PyTorch operation."""
+
+    name = "dense"
+
+    def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
+        """Say why this engine cannot run a convolution.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            Never a reason.
+        """
+        del activation, convolution
+        return []
+
+    def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
+        """Compute all windows and keep those below the threshold.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The output.
+        """
+        if convolution.groups > 1:
+            return _run_grouped(activation, convolution)
+        plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        rows = zeroed_rows(activation)
+        zeroed = SparseActivation(activation.sites, rows[: len(activation.rows)], partial=False).to_dense(0.0)
+        out = rows_of_dense(_convolve(zeroed, convolution.weight, convolution.bias, convolution), plan.out)
+        if len(plan.filled):
+            out = out.contiguous()
+            add_fill_terms(out, rows, activation, convolution, plan)
+        return SparseActivation(plan.out, out, partial=False)
+
+
+def _run_grouped(activation: SparseActivation, convolution: Convolution) -> SparseActivation:
+    """Apply equation 4 of `nansparse.fill` to dense tensors, with counts and means per group."""
+    windows, groups = convolution.windows, convolution.groups
+    x = activation.to_dense()
+    nan = x.isnan()
+    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    zeroed = x.masked_fill(nan, 0.0)
+    ones = torch.ones(1, 1, *windows.kernel, device=x.device, dtype=torch.float64)
+    counting = Convolution(ones, None, windows, 1, convolution.threshold)
+    per_group = (x.shape[0] * groups, 1, *windows.grid)
+    counts = nan.unflatten(1, (groups, -1)).sum(2, dtype=torch.float64).reshape(per_group)
+    sums = zeroed.unflatten(1, (groups, -1)).sum(2, dtype=torch.float64).reshape(per_group)
+    shape = (x.shape[0], groups, *windows.out_grid)
+    nan_cells = _convolve(counts, counting.weight, None, counting).round().reshape(shape)
+    totals = _convolve(sums, counting.weight, None, counting).reshape(shape)
+    cells = (windows.cells() * (x.shape[1] // groups)).to(x.device)
+    keep = ~is_skipped(nan_cells, cells, convolution.threshold)
+    mean = (totals / (cells - nan_cells).clamp(min=1)).to(wide)
+    repeats = convolution.out_channels // groups
+    share = _convolve(nan.to(x.dtype), convolution.weight, None, convolution).to(wide)
+    values = _convolve(zeroed, convolution.weight, convolution.bias, convolution).to(wide)
+    values += share * mean.repeat_interleave(repeats, 1)
+    return dense_result(values.to(x.dtype), keep)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convolution) -> Tensor:
+    """Call the torch operation behind a convolution's geometry."""
+    windows = convolution.windows
+    flat = len(windows.grid) == 2
+    steps, pads, apart = list(windows.stride), list(windows.padding), list(windows.dilation)
+    if windows.transposed:
+        extra = [o - windows.full_size(axis) for axis, o in enumerate(windows.out_grid)]
+        spread = F.conv_transpose2d if flat else F.conv_transpose3d
+        return spread(x, weight, bias, steps, pads, extra, convolution.groups, apart)
+    high = [windows.high_padding(axis) for axis in range(len(windows.grid))]
+    if high != pads:
+        # Uneven padding ("same" with an even kernel), or the rows that a stride leaves over.
+        x = F.pad(x, [side for axis in reversed(range(len(high))) for side in (pads[axis], high[axis])])
+        pads = [0] * len(pads)
+    return (F.conv2d if flat else F.conv3d)(x, weight, bias, steps, pads, apart, convolution.groups)

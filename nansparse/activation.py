@@ -1,0 +1,118 @@
+"""The sparse form of an activation, and the way to and from dense tensors.
+
+`SparseActivation(sites, rows)`: row p of `rows` (P, C) belongs to site p of `sites` (sorted, see `nansparse.sites`).
+A site is missing when all its channels are NaN. A row may hold NaN in some channels (right after pooling it does);
+`partial` says whether one may, so that nothing else needs to look.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nansparse.sites import Sites
+
+
+@dataclass(frozen=True)
+class SparseActivation:
+    """The sites of an activation that carry information.
+
+    Attributes:
+        sites: Which sites those are; P of them.
+        rows: (P, C), channels at each site.
+        partial: Whether a row may hold NaN.
+    """
+
+    sites: Sites
+    rows: Tensor
+    partial: bool
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.rows.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the dense tensor, (N, C, *spatial)."""
+        return (self.sites.batch, self.channels, *self.sites.grid)
+
+    @classmethod
+    def from_dense(cls, x: Tensor) -> "SparseActivation":
+        """Drop the sites of a dense tensor that are wholly NaN.
+
+        Args:
+            x: (N, C, *spatial). A channels_last tensor without wholly-NaN sites is not copied.
+
+        Returns:
+            Its sparse form.
+        """
+        batch, grid = x.shape[0], x.shape[2:]
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        # A row's sum is NaN if one of its cells is: one cheap pass finds the few rows worth a closer look.
+        suspects = rows.sum(1).isnan().nonzero().flatten()
+        if not len(suspects):
+            return cls(Sites(None, batch, grid, x.device), rows, partial=False)
+        nan = rows.index_select(0, suspects).isnan()
+        missing = nan.all(1)
+        partial = bool((nan.any(1) & ~missing).any())
+        keep = torch.ones(len(rows), dtype=torch.bool, device=x.device)
+        keep[suspects] = ~missing
+        sites = Sites(keep.nonzero().flatten(), batch, grid, x.device)
+        return cls(sites, rows if sites.is_complete else rows.index_select(0, sites.numbers), partial)
+
+    def to_dense(self, fill: float = torch.nan) -> Tensor:
+        """Lay the rows out on the grid.
+
+        Args:
+            fill: Value at the missing sites.
+
+        Returns:
+            (N, C, *spatial), channels last in memory; a view of the rows where no site is missing.
+        """
+        rows = self.rows
+        if not self.sites.is_complete:
+            rows = rows.new_full((self.sites.total, self.channels), fill)
+            rows.index_copy_(0, self.sites.numbers, self.rows)
+        return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
+
+    def with_rows(self, rows: Tensor) -> "SparseActivation":
+        """Give the same sites other rows, NaN where they were NaN.
+
+        Args:
+            rows: (P, C').
+
+        Returns:
+            The activation.
+        """
+        return SparseActivation(self.sites, rows, self.partial)
+
+    def restricted(self, sites: Sites, chosen: Tensor | None) -> "SparseActivation":
+        """Keep some of the sites.
+
+        Args:
+            sites: The sites kept.
+            chosen: Their rows; None for all.
+
+        Returns:
+            The activation.
+        """
+        rows = self.rows if chosen is None else self.rows.index_select(0, chosen)
+        return SparseActivation(sites, rows, self.partial)
+
+
+def rows_of_dense(x: Tensor, sites: Sites) -> Tensor:
+    """Read a dense tensor at some sites.
+
+    Args:
+        x: (N, C, *spatial) over the grid of `sites`.
+        sites: Where to read.
+
+    Returns:
+        (P, C).
+    """
+    last = x.movedim(1, -1)
+    if sites.is_complete or last.is_contiguous():
+        flat = last.reshape(sites.total, x.shape[1])
+        return flat if sites.is_complete else flat.index_select(0, sites.numbers)
+    return last[tuple(sites.coords.long().unbind(1))]

@@ -1,0 +1,176 @@
+"""What a convolution engine must offer, and the one registry of engines.
+
+Engines are found through the entry-point group `nansparse.engines` and loaded on first use; nansparse never imports
+one by name. Registering a name twice is an error.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.errors import EngineError, InputError
+from nansparse.windows import Windows
+
+ENTRY_POINT_GROUP = "nansparse.engines"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution, ordinary or transposed, of any rank.
+
+    Attributes:
+        weight: (C_out, C/groups, *kernel), or (C, C_out/groups, *kernel) when transposed.
+        bias: (C_out,) or None.
+        windows: The geometry.
+        groups: Number of groups.
+        threshold: NaN share from which on a window is skipped.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    windows: Windows
+    groups: int
+    threshold: float
+
+    @property
+    def out_channels(self) -> int:
+        """Number of output channels."""
+        return self.weight.shape[1] * self.groups if self.windows.transposed else self.weight.shape[0]
+
+    @cached_property
+    def taps_last(self) -> Tensor:
+        """The weight of a convolution with one group as (C_out, C, kernel volume)."""
+        weight = self.weight.transpose(0, 1) if self.windows.transposed else self.weight
+        return weight.flatten(2)
+
+
+class Engine(ABC):
+    """Runs NaN-aware convolutions on sparse activations."""
+
+    name: str
+
+    @abstractmethod
+    def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
+        """Say why this engine cannot run a convolution.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            Reasons, each a sentence; empty if it can.
+        """
+
+    @abstractmethod
+    def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
+        """Compute what `nansparse.functional` defines.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The output; its missing sites are the skipped windows, exactly.
+        """
+
+
+class Registry:
+    """Engines by name."""
+
+    def __init__(self) -> None:
+        """Start empty; entry points are read on first use."""
+        self._engines: dict[str, Engine] = {}
+        self._faults: dict[str, str] = {}
+        self._lock = Lock()
+        self._loaded = False
+
+    def register(self, engine: Engine) -> None:
+        """Add an engine.
+
+        Args:
+            engine: The engine; its `name` must be new.
+
+        Raises:
+            InputError: If the name is taken.
+        """
+        self._load()
+        self._add(engine)
+
+    def _add(self, engine: Engine) -> None:
+        if engine.name in self._engines:
+            raise InputError(f"an engine named {engine.name!r} is registered already")
+        self._engines[engine.name] = engine
+
+    def _load(self) -> None:
+        with self._lock:
+            if self._loaded:
+                return
+            self._loaded = True
+            for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+                try:
+                    self._add(point.load()())
+                except Exception as fault:  # noqa: BLE001 - a broken engine must not take the others down
+                    self._faults[point.name] = f"{type(fault).__name__}: {fault}"
+
+    def names(self) -> list[str]:
+        """List the engines that can be asked for.
+
+        Returns:
+            Their names.
+        """
+        self._load()
+        return list(self._engines)
+
+    def faults(self) -> dict[str, str]:
+        """List the engines that are installed and could not be loaded.
+
+        Returns:
+            Name to what went wrong.
+        """
+        self._load()
+        return dict(self._faults)
+
+    def get(self, name: str) -> Engine:
+        """Find an engine.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The engine.
+
+        Raises:
+            InputError: If there is none of that name; the message lists those there are.
+            EngineError: If it is installed and could not be loaded; the message says why.
+        """
+        self._load()
+        if name in self._faults:
+            raise EngineError(f"engine {name!r} could not be loaded: {self._faults[name]}")
+        if name not in self._engines:
+            known = ", ".join(map(repr, self._engines)) or "none: reinstall nansparse"
+            raise InputError(f"engine must be 'auto' or one of {known}, got {name!r}")
+        return self._engines[name]
+
+
+registry = Registry()
+
+
+def dense_result(values: Tensor, keep: Tensor) -> SparseActivation:
+    """Make an engine's result out of a dense convolution.
+
+    Args:
+        values: (N, C, *out) of a convolution, any value where a window is skipped.
+        keep: Bool (N, groups, *out), True at the kept windows of each group.
+
+    Returns:
+        The sparse form, with no NaN other than at the skipped windows.
+    """
+    repeats = values.shape[1] // keep.shape[1]
+    mask = keep.repeat_interleave(repeats, 1) if keep.shape[1] > 1 else keep
+    return SparseActivation.from_dense(values.masked_fill(~mask, torch.nan))

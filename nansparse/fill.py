@@ -1,0 +1,91 @@
+"""The mean that NaN cells of a kept window take, as a correction to a convolution that read zeros there.
+
+With x0 the activation with zeros for NaN, q the 0/1 mask of its NaN cells and mu the mean of a window's real cells,
+
+    (4)  conv(x with every NaN cell = mu, W) = conv(x0, W) + mu * conv(q, W).
+
+Where whole sites are missing conv(q, W) needs only sum_c W[:, c, k]; only windows that meet a row which is partly
+NaN need the second pass over the channels. Both terms touch the windows that hold NaN and no others.
+"""
+
+import torch
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.engine import Convolution
+from nansparse.plan import Taps, WindowPlan
+
+
+def zeroed_rows(activation: SparseActivation) -> Tensor:
+    """Copy the rows with zeros for NaN, and two rows of zeros behind them: padding and missing sites.
+
+    Args:
+        activation: The input.
+
+    Returns:
+        (P + 2, C).
+    """
+    count = len(activation.rows)
+    rows = activation.rows.new_empty(count + 2, activation.channels)
+    rows[:count] = activation.rows
+    rows[count:] = 0
+    if activation.partial:
+        # Infinities are the network's own and stay.
+        rows.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    return rows
+
+
+def add_fill_terms(out: Tensor, rows: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan) -> None:
+    """Add mu * conv(q, W) of equation 4 to the windows that hold NaN, in place.
+
+    Args:
+        out: (M, C_out), conv(x0, W) at the kept windows.
+        rows: What `zeroed_rows` gave.
+        activation: The input.
+        convolution: The convolution, with one group.
+        plan: Its plan.
+    """
+    if not len(plan.filled):
+        return
+    wide = torch.float32 if rows.dtype in (torch.float16, torch.bfloat16) else rows.dtype
+    sums = rows.sum(1, dtype=wide)
+    for taps in plan.taps:
+        filled, where = _filled(plan, taps)
+        if not len(filled):
+            continue
+        table = taps.table.index_select(0, filled)
+        real = _real_cells(activation, plan, where)
+        mean = sums[table].sum(1) / real.to(wide)
+        weight = convolution.taps_last[:, :, taps.positions].to(wide)
+        missing = table == len(activation.rows) + 1
+        term = (missing * mean[:, None]) @ weight.sum(1).T
+        if activation.partial:
+            _add_partial(term, table, mean, weight, activation)
+        out.index_add_(0, where, term.to(out.dtype))
+
+
+def _filled(plan: WindowPlan, taps: Taps) -> tuple[Tensor, Tensor]:
+    """Find the windows of these taps that hold NaN: their rows in the table, and in the output."""
+    if taps.outputs is None:
+        return plan.filled, plan.filled
+    rows = plan.nan_cells[taps.outputs].nonzero().flatten()
+    return rows, taps.outputs.index_select(0, rows).long()
+
+
+def _real_cells(activation: SparseActivation, plan: WindowPlan, where: Tensor) -> Tensor:
+    cells = plan.cells if isinstance(plan.cells, int) else plan.cells[where]
+    real = cells - plan.nan_cells[where].long()
+    return real if activation.partial else real * activation.channels
+
+
+def _add_partial(term: Tensor, table: Tensor, mean: Tensor, weight: Tensor, activation: SparseActivation) -> None:
+    """Add the share of rows that are partly NaN, for the windows that meet one."""
+    nan = activation.rows.isnan()
+    some = torch.cat([nan.any(1), nan.new_zeros(2)])
+    met = some[table].any(1).nonzero().flatten()
+    if not len(met):
+        return
+    marks = torch.cat([nan, nan.new_zeros(2, nan.shape[1])]).to(weight.dtype)
+    cells = marks[table[met]].flatten(1)
+    order = weight.transpose(1, 2).flatten(1)
+    term.index_add_(0, met, (cells @ order.T) * mean[met][:, None])
