@@ -1,0 +1,146 @@
+"""Loading weights into a network of the zoo, with an error that says what does not fit."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nansparse.errors import InputError
+
+_SHOWN = 4
+_PICKLES = (".pt", ".pth", ".pkl")
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read, or does not fit the network."""
+
+
+def load_fastsurfer_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint into a network; every name and shape must fit.
+
+    Args:
+        model: The network, changed in place, and only if everything fits.
+        path: A FastSurfer checkpoint (`.pt`, `.pth`, `.pkl`: a dictionary with "model_state", or the bare
+            state) or a `.safetensors` file.
+    """
+    path = Path(path)
+    state = read_state(path)
+    check_fit(model, state, path.name)
+    model.load_state_dict(state, strict=True)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint without running any code that the file may hold.
+
+    Args:
+        path: The file; its ending tells the format.
+
+    Returns:
+        Tensors by parameter name, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing, of another format or damaged, or holds no network state.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in _PICKLES:
+        raise CheckpointError(f"{path.name}: expected a file ending in {', '.join(_PICKLES)} or .safetensors")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a readable PyTorch checkpoint: {_first_line(error)}"
+        ) from error
+    state = content.get("model_state", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path.name} holds no network state: expected a dictionary with 'model_state'")
+    return dict(state)
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Compare a state with the network it is meant for.
+
+    Args:
+        model: The network.
+        state: Tensors by parameter name.
+        name: What to call the checkpoint in the error.
+
+    Raises:
+        CheckpointError: If names are missing or unexpected, or shapes differ; it lists the first of each
+            kind.
+    """
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [
+        f"{len(entries)} {kind} ({_first(entries)})"
+        for kind, entries in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if entries
+    ]
+    if problems:
+        raise CheckpointError(f"{name} does not fit {type(model).__name__}: {'; '.join(problems)}")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        CheckpointError: If the package is missing or the file is damaged.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError("reading .safetensors files needs: pip install 'nansparse[demo]'") from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a readable safetensors file: {_first_line(error)}"
+        ) from error
+
+
+def _first(entries: Iterable[str]) -> str:
+    """Join the first entries.
+
+    Args:
+        entries: What to list.
+
+    Returns:
+        The first few, and how many more there are.
+    """
+    names = list(entries)
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _first_line(error: BaseException) -> str:
+    """Shorten an error's text.
+
+    Args:
+        error: The error of another library.
+
+    Returns:
+        The first line of its text, or the error's name.
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
