@@ -210,7 +210,7 @@ def convolution_windows(
         low = as_ints(padding, rank, "padding", 0)
         totals = tuple(2 * p for p in low)
     out = tuple((g + t - s - 1) // st + 1 for g, t, s, st in zip(grid, totals, spans, steps, strict=True))
-    _check_not_empty(out, grid, sizes)
+    check_not_empty(out, grid, sizes)
     return Windows(grid, out, sizes, steps, low, dilations)
 
 
@@ -248,10 +248,20 @@ def transposed_windows(
         (g - 1) * s - 2 * p + d * (k - 1) + e + 1
         for g, s, p, d, k, e in zip(grid, steps, low, dilations, sizes, extra, strict=True)
     )
-    _check_not_empty(out, grid, sizes)
+    check_not_empty(out, grid, sizes)
     return Windows(grid, out, sizes, steps, low, dilations, transposed=True)
 
 
-def _check_not_empty(out: Ints, grid: Ints, kernel: Ints) -> None:
+def check_not_empty(out: Sequence[int], grid: Sequence[int], kernel: Sequence[int]) -> None:
+    """Check that at least one window fits.
+
+    Args:
+        out: Size of the output grid.
+        grid: Size of the input grid.
+        kernel: Kernel size.
+
+    Raises:
+        InputError: If the output grid is empty along an axis.
+    """
     if min(out) < 1:
-        raise InputError(f"no output: kernel {kernel} does not fit the padded input grid {grid}")
+        raise InputError(f"no output: kernel {tuple(kernel)} does not fit the padded input grid {tuple(grid)}")

@@ -1,0 +1,143 @@
+"""`MarkedTensor`: what a model holds in place of a tensor with NaN, while nansparse runs it.
+
+It says the shape, dtype, device and strides of the tensor it stands for, and holds one of four payloads: a
+`SparseActivation`, an `Unpooled` activation, the `PoolMemory` behind pooling indices, or a plain tensor with NaN (any
+other rank). Used outside of a run, it turns into the dense tensor, NaN included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from nansparse.activation import SparseActivation
+from nansparse.errors import NansparseError
+from nansparse.unpooling import PoolMemory, Unpooled
+
+Payload = SparseActivation | Unpooled | PoolMemory | Tensor
+
+
+class _Alias:
+    """Shared by the tensors that would share memory: counts in-place changes."""
+
+    def __init__(self) -> None:
+        self.version = 0
+
+
+class MarkedTensor(torch.Tensor):
+    """Stands for a tensor that holds NaN (or for the indices that go with one)."""
+
+    _payload: Payload
+    _alias: _Alias
+    _version: int
+
+    @staticmethod
+    def __new__(cls, payload: Payload, *, channels_last: bool = False, view_of: MarkedTensor | None = None):  # noqa: ANN205
+        """Wrap a payload.
+
+        Args:
+            payload: What this tensor stands for.
+            channels_last: Whether its strides say so.
+            view_of: The tensor whose memory it would share.
+
+        Returns:
+            The wrapper.
+        """
+        del view_of
+        first = payload.rows if isinstance(payload, SparseActivation) else payload
+        shape = torch.Size(payload.shape)
+        return torch.Tensor._make_wrapper_subclass(
+            cls, shape, strides=_strides(shape, channels_last), dtype=first.dtype, device=first.device
+        )
+
+    def __init__(
+        self, payload: Payload, *, channels_last: bool = False, view_of: MarkedTensor | None = None
+    ) -> None:
+        """Keep the payload."""
+        self._channels_last = channels_last
+        self._payload = payload
+        self._alias = _Alias() if view_of is None else view_of._alias
+        self._version = self._alias.version
+
+    @property
+    def payload(self) -> Payload:
+        """What this tensor stands for.
+
+        Raises:
+            NansparseError: If a tensor that shares its memory was changed in place since.
+        """
+        if self._version != self._alias.version:
+            raise NansparseError(
+                "a marked activation was changed in place through a view of it (or the other way round), which "
+                "nansparse cannot follow: use the out-of-place operation, or .clone() first"
+            )
+        return self._payload
+
+    def replace(self, payload: Payload) -> None:
+        """Change what this tensor stands for, as an in-place operation does.
+
+        Args:
+            payload: The new payload, of the same shape.
+        """
+        self._payload = payload
+        self._alias.version += 1
+        self._version = self._alias.version
+
+    def sparse(self) -> SparseActivation:
+        """Give the sparse form.
+
+        Returns:
+            The activation; a dense payload is converted.
+        """
+        payload = self.payload
+        if isinstance(payload, Unpooled):
+            return payload.everywhere
+        if isinstance(payload, SparseActivation):
+            return payload
+        return SparseActivation.from_dense(self.dense())
+
+    def dense(self) -> Tensor:
+        """Give the dense tensor in the memory format that the model runs in.
+
+        Returns:
+            The tensor, NaN at missing sites.
+        """
+        payload = self.payload
+        if isinstance(payload, Tensor):
+            return payload
+        dense = payload.to_dense()
+        return dense if self._channels_last else dense.contiguous()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run any operation outside of a run on the dense tensor."""
+        del types
+        dense_args = tree_map(densified, args)
+        return func(*dense_args, **tree_map(densified, kwargs or {}))
+
+
+def densified(value: Any) -> Any:
+    """Turn a marked tensor into its dense tensor and leave anything else alone.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The dense tensor, or the value itself.
+    """
+    return value.dense() if isinstance(value, MarkedTensor) else value
+
+
+def _strides(shape: torch.Size, channels_last: bool) -> list[int]:
+    order = list(range(len(shape)))
+    if channels_last and len(shape) in (4, 5):
+        order = [0, *range(2, len(shape)), 1]
+    strides = [0] * len(shape)
+    step = 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return strides

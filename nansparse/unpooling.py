@@ -1,0 +1,230 @@
+"""What max pooling remembers for the unpooling, and the unpooled activation, laid out only where it is needed.
+
+For windows that tile the grid (stride = kernel, no padding, at most eight cells) the place of a window's maximum and
+its tied cells are numbers within the window, one byte each per window and channel.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.errors import InputError
+from nansparse.sites import Sites
+from nansparse.windows import Windows
+
+OUTSIDE = 255
+
+
+@dataclass(frozen=True)
+class PoolMemory:
+    """The winner and the ties of windows that tile the grid, stated where a model passes indices.
+
+    Attributes:
+        windows: The geometry.
+        batch: Number of samples.
+        first: uint8 (N * windows, C), the winning cell's number in its window.
+        codes: uint8 (N * windows, C), bit k set where cell k ties in an unstable window; None without ties.
+    """
+
+    windows: Windows
+    batch: int
+    first: Tensor
+    codes: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the indices, (N, C, *pooled)."""
+        return (self.batch, self.first.shape[1], *self.windows.out_grid)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the indices."""
+        return torch.int64
+
+    @property
+    def device(self) -> torch.device:
+        """Where they live."""
+        return self.first.device
+
+    def to_dense(self) -> Tensor:
+        """Write the indices out as `torch.nn.functional.max_pool2d` gives them.
+
+        Returns:
+            int64 (N, C, *pooled), flat over the spatial axes.
+        """
+        table = self.windows.table(self.device)
+        rows = self.first.view(self.batch, len(table), -1).long()
+        flat = table[None].expand(self.batch, -1, -1).gather(2, rows)
+        return flat.view(self.batch, *self.windows.out_grid, -1).movedim(-1, 1)
+
+    def ties(self) -> Tensor | None:
+        """Write the remembered ties out over the grid that was pooled.
+
+        Returns:
+            Bool (N, C, *grid), or None without ties.
+        """
+        if self.codes is None:
+            return None
+        window, cell = _places(self)
+        bits = torch.ones_like(cell) << cell.clamp(max=7)
+        inside = cell != OUTSIDE
+        rows = self.codes.index_select(0, window) & (bits * inside)[:, None]
+        return rows.bool().view(self.batch, *self.windows.grid, -1).movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Unpooled:
+    """An unpooled activation that is read at the sites that the next operation needs.
+
+    Attributes:
+        values: What is put back, on the pooled grid.
+        memory: Where it is put.
+    """
+
+    values: SparseActivation
+    memory: PoolMemory
+
+    def __post_init__(self) -> None:
+        """Check that values and memory belong together."""
+        if self.values.shape != self.memory.shape:
+            raise InputError(f"values {self.values.shape} do not fit indices {self.memory.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the dense tensor, (N, C, *grid)."""
+        return (self.memory.batch, self.values.channels, *self.memory.windows.grid)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the values."""
+        return self.values.rows.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they live."""
+        return self.values.rows.device
+
+    @cached_property
+    def _codes(self) -> Tensor | None:
+        """Cells that become NaN: remembered ties, and the winner's place where the value is NaN."""
+        values, memory = self.values, self.memory
+        codes = memory.codes
+        if values.sites.is_complete and not values.partial:
+            return codes
+        place = torch.ones_like(memory.first) << memory.first
+        if values.partial:
+            rows = values.rows.isnan().view(torch.uint8)
+            nan = torch.ones_like(memory.first).index_copy_(0, values.sites.numbers, rows)
+        else:
+            nan = values.sites.mask.logical_not().view(torch.uint8).view(-1, 1)
+        place = place * nan
+        return place if codes is None else place | codes
+
+    @cached_property
+    def missing(self) -> Tensor | None:
+        """Bool (N * cells,), True where all channels are NaN; None if that is nowhere."""
+        if self._codes is None:
+            return None
+        everywhere = _and_over_channels(self._codes)
+        if not bool(everywhere.any()):
+            return None
+        window, cell = _places(self.memory)
+        bits = torch.ones_like(cell) << cell.clamp(max=7)
+        return (everywhere.index_select(0, window) & (bits * (cell != OUTSIDE))).bool()
+
+    def at(self, sites: Sites) -> SparseActivation:
+        """Read the activation at some sites.
+
+        Args:
+            sites: Sites over the unpooled grid.
+
+        Returns:
+            The activation at those of them that are not missing.
+        """
+        if self.missing is not None:
+            kept = self.missing.logical_not()
+            if sites.is_complete:
+                sites = sites.where(kept.view(sites.batch, *sites.grid))
+            else:
+                chosen = kept.index_select(0, sites.numbers)
+                sites = sites if bool(chosen.all()) else sites.take(chosen.nonzero().flatten())
+        window, cell = _places(self.memory)
+        if not sites.is_complete:
+            window, cell = window.index_select(0, sites.numbers), cell.index_select(0, sites.numbers)
+        source = self.values.rows
+        row = window
+        if not self.values.sites.is_complete:
+            # A missing value puts NaN at its place by its code; any row will do here.
+            row = self.values.sites.row_of.flatten().index_select(0, window)
+            row = row.clamp_(max=max(len(source) - 1, 0))
+            source = source if len(source) else source.new_zeros(1, source.shape[1])
+        won = self.memory.first.index_select(0, window) == cell[:, None]
+        rows = torch.where(won, source.index_select(0, row), source.new_zeros(()))
+        partial = False
+        if self._codes is not None:
+            bits = (torch.ones_like(cell) << cell.clamp(max=7)) * (cell != OUTSIDE)
+            nan = (self._codes.index_select(0, window) & bits[:, None]).bool()
+            partial = bool(nan.any())
+            rows = rows.masked_fill_(nan, torch.nan) if partial else rows
+        return SparseActivation(sites, rows, partial)
+
+    @cached_property
+    def everywhere(self) -> SparseActivation:
+        """The activation at all its sites."""
+        return self.at(Sites(None, self.memory.batch, self.memory.windows.grid, self.device))
+
+    def to_dense(self) -> Tensor:
+        """Lay the activation out.
+
+        Returns:
+            (N, C, *grid).
+        """
+        return self.everywhere.to_dense()
+
+
+def tiles_the_grid(windows: Windows, most_cells: int) -> bool:
+    """Say whether windows tile the grid, so that a cell belongs to one window at most.
+
+    Args:
+        windows: The geometry.
+        most_cells: Cells a window may have.
+
+    Returns:
+        True for stride = kernel, without padding, dilation or windows that reach past the grid.
+    """
+    inside = all(o * k <= g for o, k, g in zip(windows.out_grid, windows.kernel, windows.grid, strict=True))
+    ones = all(d == 1 or k == 1 for d, k in zip(windows.dilation, windows.kernel, strict=True))
+    return windows.kernel == windows.stride and not any(windows.padding) and inside and ones and windows.volume <= most_cells
+
+
+def _places(memory: PoolMemory) -> tuple[Tensor, Tensor]:
+    """Say for every cell of the grid which window it is in (int32) and where in it (uint8, `OUTSIDE` if in none)."""
+    windows = memory.windows
+    window = torch.zeros(1, dtype=torch.int32, device=memory.device)
+    cell = torch.zeros(1, dtype=torch.uint8, device=memory.device)
+    window = torch.arange(memory.batch, dtype=torch.int32, device=memory.device)
+    cell = cell.expand(memory.batch)
+    for size, out, kernel in zip(windows.grid, windows.out_grid, windows.kernel, strict=True):
+        along = torch.arange(size, dtype=torch.int32, device=memory.device)
+        owner = torch.div(along, kernel, rounding_mode="floor")
+        within = (along - owner * kernel).to(torch.uint8)
+        outside = owner >= out
+        window = window[..., None] * out + owner.clamp(max=max(out - 1, 0))
+        joined = cell[..., None] * kernel + within
+        cell = torch.where(outside | (cell[..., None] == OUTSIDE), OUTSIDE, joined).to(torch.uint8)
+    return window.flatten(), cell.flatten()
+
+
+def _and_over_channels(codes: Tensor) -> Tensor:
+    """AND the bytes of each row: (W, C) to (W,)."""
+    width = codes.shape[1]
+    while width > 1:
+        half = width // 2
+        rest = codes[:, 2 * half :]
+        codes = codes[:, :half] & codes[:, half : 2 * half]
+        codes = torch.cat([codes, rest], 1) if rest.shape[1] else codes
+        width = codes.shape[1]
+    return codes[:, 0] if width else codes.new_zeros(len(codes))
