@@ -10,7 +10,6 @@ aggressive mode NaN, with the window's first in-bounds cell as index. A window w
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from nansparse.errors import InputError
 from nansparse.functional.checks import check_activation
 from nansparse.policy import check_generator, check_tie_rule
-from nansparse.windows import Windows, as_ints, convolution_windows
+from nansparse.windows import Windows, as_ints
 
 TIE_ATOL = 1e-8
 Size = int | Sequence[int]
@@ -70,16 +69,15 @@ def pooling_windows(
     pads = as_ints(padding, rank, "padding", 0)
     if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
         raise InputError(f"padding must be at most half the kernel size {kernel}, got {padding!r}")
-    floor = convolution_windows(grid, kernel, steps, pads, dilation)
-    if not ceil_mode:
-        return floor
+    steps, dilations = as_ints(steps, rank, "stride", 1), as_ints(dilation, rank, "dilation", 1)
     out = []
-    for size, k, s, p, d in zip(
-        floor.grid, floor.kernel, floor.stride, floor.padding, floor.dilation, strict=True
-    ):
-        count = -(-(size + 2 * p - d * (k - 1) - 1) // s) + 1
-        out.append(count - 1 if (count - 1) * s >= size + p else count)
-    return replace(floor, out_grid=tuple(out))
+    for size, k, s, p, d in zip(grid, kernel, steps, pads, dilations, strict=True):
+        room = size + 2 * p - d * (k - 1) - 1
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        out.append(count - 1 if ceil_mode and (count - 1) * s >= size + p else count)
+    if min(out) < 1:
+        raise InputError(f"no output: kernel {kernel} does not fit the padded input grid {tuple(grid)}")
+    return Windows(tuple(grid), tuple(out), kernel, steps, pads, dilations)
 
 
 def nan_max_pool(
