@@ -1,0 +1,36 @@
+"""Run trained CNNs faster by skipping the convolutions that do not matter (arXiv 2601.17180)."""
+
+from nansparse import functional
+from nansparse.activation import SparseActivation
+from nansparse.engine import registry
+from nansparse.errors import (
+    EnableError,
+    EngineError,
+    InputError,
+    NansparseError,
+    NothingToDoWarning,
+    UnexpectedNaNError,
+)
+from nansparse.policy import Policy
+from nansparse.record import LayerRecord, RunRecord
+from nansparse.session import enable, explain, is_enabled
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EnableError",
+    "EngineError",
+    "InputError",
+    "LayerRecord",
+    "NansparseError",
+    "NothingToDoWarning",
+    "Policy",
+    "RunRecord",
+    "SparseActivation",
+    "UnexpectedNaNError",
+    "enable",
+    "explain",
+    "functional",
+    "is_enabled",
+    "registry",
+]

@@ -1,0 +1,182 @@
+"""Point-wise operations: they touch rows only, and NaN stays NaN."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nansparse.activation import SparseActivation, rows_of_dense
+from nansparse.handlers.arguments import named_functions
+from nansparse.handlers.normalization import as_image, as_rows
+from nansparse.interception import ModelCall
+from nansparse.marked import MarkedTensor
+from nansparse.sites import Sites
+from nansparse.unpooling import Unpooled
+
+# Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
+UNARY = (
+    "relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign tanhshrink sigmoid logsigmoid tanh "
+    "hardtanh hardswish hardsigmoid abs neg exp log log1p sqrt rsqrt square reciprocal sin cos erf floor round ceil "
+    "clamp clamp_min clamp_max __neg__ __abs__ alpha_dropout dropout dropout2d dropout3d feature_alpha_dropout"
+).split()
+# Position of the flag `inplace` in torch.nn.functional.
+INPLACE = {
+    "relu": 1, "relu6": 1, "leaky_relu": 2, "elu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1, "hardtanh": 3,
+    "hardswish": 1, "hardsigmoid": 1, "dropout": 3, "dropout2d": 3, "dropout3d": 3, "alpha_dropout": 3,
+    "feature_alpha_dropout": 3,
+}  # fmt: skip
+BINARY = (
+    "add sub subtract mul multiply div divide true_divide maximum minimum rsub __add__ __radd__ __sub__ __rsub__ "
+    "__mul__ __rmul__ __div__ __truediv__ __rtruediv__ __rdiv__"
+).split()
+CHANGES_FIRST = "__iadd__ __isub__ __imul__ __itruediv__ __idiv__".split()
+# What keeps every value: the tensor itself, another view of it or a copy.
+SAME = "contiguous clone detach detach_ requires_grad_ alias view_as_real".split()
+
+
+def _unary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, rest = _first(args, kwargs)
+    if not _is_spatial(x) or any(isinstance(v, Tensor) for v in (*rest, *kwargs.values())):
+        return NotImplemented
+    name = func.__name__.rstrip("_") if not func.__name__.startswith("__") else func.__name__
+    options = {k: v for k, v in kwargs.items() if k != "input"}
+    in_place = func.__name__.endswith("_") and not func.__name__.startswith("__")
+    if name in INPLACE and not in_place:
+        at = INPLACE[name] - 1
+        in_place = bool(options.pop("inplace", False) or (len(rest) > at and rest[at]))
+        rest = rest[:at]
+    if options.pop("out", None) is not None:
+        return NotImplemented
+    activation = x.sparse()
+    # An in-place operation works on a copy: the rows may belong to another tensor as well.
+    rows = activation.rows.clone() if func.__name__.endswith("_") else activation.rows
+    return _give(call, x, activation.with_rows(func(rows, *rest, **options)), in_place=in_place)
+
+
+def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, rest = _first(args, kwargs)
+    weight = rest[0] if rest else kwargs.get("weight")
+    if not _is_spatial(x) or isinstance(weight, MarkedTensor):
+        return NotImplemented
+    activation = x.sparse()
+    if not len(activation.rows):
+        return call.wrap(activation)
+    return call.wrap(activation.with_rows(as_rows(func(as_image(activation.rows), weight))))
+
+
+def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) != 2 or "out" in kwargs or not all(isinstance(arg, (Tensor, int, float)) for arg in args):
+        return NotImplemented
+    name = func.__name__
+    in_place = name in CHANGES_FIRST or (name.endswith("_") and not name.endswith("__"))
+    if in_place and not isinstance(args[0], MarkedTensor):
+        return NotImplemented
+    main = next((arg for arg in args if isinstance(arg, MarkedTensor) and _is_spatial(arg)), None)
+    if main is None:
+        return NotImplemented
+    shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
+    if any(isinstance(a, MarkedTensor) and (a.dim() != len(shape) or a.shape[0] != shape[0] or a.shape[2:] != shape[2:]) for a in args):
+        return NotImplemented
+    sites, operands = _aligned(args)
+    partial = any(getattr(operand, "partial", False) for operand in operands)
+    plain = [operand.rows if isinstance(operand, SparseActivation) else operand for operand in operands]
+    if in_place:
+        func = getattr(Tensor, name.replace("__i", "__") if name.startswith("__") else name.rstrip("_"))
+    rows = func(*plain, **kwargs)
+    return _give(call, args[0], SparseActivation(sites, rows, partial), in_place=in_place)
+
+
+def _aligned(args: tuple[Any, ...]) -> tuple[Sites, list[Any]]:
+    """Bring both operands to the sites that both have."""
+    lazy = [isinstance(a, MarkedTensor) and isinstance(a.payload, Unpooled) for a in args]
+    if any(lazy) and not all(lazy):
+        # Read the unpooled operand only where the other one has a site.
+        at = lazy.index(True)
+        other = args[1 - at]
+        if isinstance(other, MarkedTensor):
+            mine = other.sparse()
+            read = args[at].payload.at(mine.sites)
+            _, chosen, _ = mine.sites.meet(read.sites)
+            pair: list[Any] = [mine.restricted(read.sites, chosen), read]
+            return read.sites, pair if at == 1 else pair[::-1]
+    operands: list[Any] = [a.sparse() if isinstance(a, MarkedTensor) else a for a in args]
+    both = [operand for operand in operands if isinstance(operand, SparseActivation)]
+    sites = both[0].sites
+    if len(both) == 2 and both[0].sites is not both[1].sites:
+        sites, first, second = both[0].sites.meet(both[1].sites)
+        operands = [both[0].restricted(sites, first), both[1].restricted(sites, second)]
+    return sites, [_at_sites(operand, sites) for operand in operands]
+
+
+def _at_sites(operand: Any, sites: Sites) -> Any:
+    """Read a plain operand at the sites, with the broadcasting that torch does."""
+    if not isinstance(operand, Tensor) or operand.dim() == 0:
+        return operand
+    rank = len(sites.grid)
+    full = operand[(None,) * (rank + 2 - operand.dim())]
+    if all(size == 1 for size in full.shape[2:]):
+        flat = full.flatten(1)
+        if full.shape[0] == 1:
+            return flat
+        per_sample = sites.total // max(sites.batch, 1)
+        return flat.index_select(0, torch.div(sites.numbers, per_sample, rounding_mode="floor"))
+    return rows_of_dense(full.expand(sites.batch, -1, *sites.grid), sites)
+
+
+def _same(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = args[0]
+    if not isinstance(x, MarkedTensor):
+        return NotImplemented
+    name = func.__name__
+    if name in ("contiguous", "detach_", "requires_grad_"):
+        return x
+    return call.wrap(x.payload, view_of=None if name == "clone" else x)
+
+
+def _cast(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run .to(), .float() and the like."""
+    x = args[0]
+    if not _is_spatial(x) or not isinstance(x.payload, SparseActivation):
+        return NotImplemented
+    rest = [a.dtype if isinstance(a, MarkedTensor) else a for a in args[1:]]
+    options = {k: v for k, v in kwargs.items() if k != "memory_format"}
+    rows = func(x.payload.rows, *rest, **options)
+    if rows is x.payload.rows:
+        return x
+    if not rows.is_floating_point() or rows.device != x.device:
+        return NotImplemented
+    return call.wrap(x.payload.with_rows(rows))
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    return (args[0], args[1:]) if args else (kwargs.get("input"), ())
+
+
+def _is_spatial(x: Any) -> bool:
+    return isinstance(x, MarkedTensor) and x.dim() in (4, 5) and x.is_floating_point()
+
+
+def _give(call: ModelCall, x: Any, activation: SparseActivation, *, in_place: bool) -> MarkedTensor:
+    if in_place:
+        x.replace(activation)
+        return x
+    return call.wrap(activation)
+
+
+def _all_named(names: list[str], *, in_place: bool = False) -> list[Any]:
+    functions = [func for name in names for func in named_functions(name)]
+    if in_place:
+        functions += [func for name in names if not name.startswith("_") for func in named_functions(name + "_")]
+    return functions
+
+
+HANDLERS = {
+    **dict.fromkeys(_all_named(UNARY, in_place=True), _unary),
+    **dict.fromkeys(_all_named(BINARY, in_place=True), _binary),
+    **dict.fromkeys(_all_named(CHANGES_FIRST), _binary),
+    **dict.fromkeys(_all_named(["prelu"]), _prelu),
+    **dict.fromkeys(_all_named(SAME), _same),
+    **dict.fromkeys([Tensor.to, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double, Tensor.type_as], _cast),
+    F.prelu: _prelu,
+}

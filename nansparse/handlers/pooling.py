@@ -1,0 +1,245 @@
+"""Max pooling, where NaN is made, and max unpooling, where remembered ties become NaN."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.errors import UnexpectedNaNError
+from nansparse.functional import nan_max_pool, nan_max_unpool
+from nansparse.functional.pooling import draw, pooling_windows
+from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.interception import ModelCall
+from nansparse.marked import MarkedTensor, densified
+from nansparse.plan import plan_windows
+from nansparse.sites import Sites
+from nansparse.ties import CELLS_IN_A_CODE, Peaks, find_peaks, tie_codes, window_cells
+from nansparse.unpooling import PoolMemory, Unpooled, tiles_the_grid
+from nansparse.windows import Windows
+
+_POOL = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0), ("dilation", 1)]
+_POOL = [*_POOL, ("ceil_mode", False), ("return_indices", False)]
+_UNPOOL = [("input", REQUIRED), ("indices", REQUIRED), ("kernel_size", REQUIRED), ("stride", None)]
+_UNPOOL = [*_UNPOOL, ("padding", 0), ("output_size", None)]
+# Remembered ties travel with the indices: an attribute of that very tensor, so they live as long as it does.
+_TIES = "_nansparse_ties"
+
+
+def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run max_pool2d or max_pool3d, with or without indices."""
+    bound = bind(_POOL, args, kwargs)
+    x = None if bound is None else bound["input"]
+    rank = 2 if "2d" in func.__name__ or func in (F.max_pool2d, F.max_pool2d_with_indices) else 3
+    if bound is None or not x.is_floating_point() or x.dim() not in (rank + 1, rank + 2):
+        return NotImplemented
+    indices_wanted = bound["return_indices"] or func in (F.max_pool2d_with_indices, F.max_pool3d_with_indices)
+    if x.dim() == rank + 1:
+        if not isinstance(x, MarkedTensor):
+            return NotImplemented
+        batched = call.wrap(SparseActivation.from_dense(x.dense()[None]))
+        rest = {**bound, "return_indices": True}
+        values, indices = _pool(call, func, (batched,), {k: v for k, v in rest.items() if k != "input"})
+        values = call.mark(densified(values)[0])
+        return (values, densified(indices)[0]) if indices_wanted else values
+    options = [bound[name] for name in ("kernel_size", "stride", "padding", "dilation")]
+    windows = pooling_windows(x.shape[2:], *options, ceil_mode=bound["ceil_mode"])
+    with call.recorded(f"max_pool{rank}d") as facts:
+        facts["windows"] = x.shape[0] * x.shape[1] * torch.Size(windows.out_grid).numel()
+        if isinstance(x, MarkedTensor):
+            return _pool_marked(call, x, windows, facts, indices_wanted=indices_wanted)
+        if call.policy.mode == "conservative" and not indices_wanted:
+            return func(*args, **kwargs)
+        return _pool_plain(call, func, args, kwargs, windows, facts)
+
+
+def _pool_plain(
+    call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], windows: Windows, facts: dict[str, Any]
+) -> Any:
+    """Pool a tensor that holds no NaN: as torch does if no window ties."""
+    bound = bind(_POOL, args, kwargs) or {}
+    x = bound["input"]
+    indices_wanted = bound["return_indices"] or func in (F.max_pool2d_with_indices, F.max_pool3d_with_indices)
+    cells = window_cells(x.movedim(1, -1), windows)
+    peaks = find_peaks(cells, call.policy.epsilon)
+    total = peaks.best.sum()
+    finite = bool(total.isfinite())
+    if not finite and bool(peaks.best.isnan().any()):
+        raise UnexpectedNaNError(
+            f"NaN reached max pooling in {call.layer()!r} although the input of the model had none: look for NaN or "
+            "Inf weights, or overflow, in a run without nansparse"
+        )
+    if finite and not peaks.some_tie:
+        return func(*args, **kwargs)
+    if not finite or not tiles_the_grid(windows, CELLS_IN_A_CODE):
+        return _pool_literally(call, x, windows, facts, indices_wanted=indices_wanted)
+    sites = Sites(None, x.shape[0], windows.out_grid, x.device)
+    return _finish(call, cells, peaks, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
+
+
+def _pool_marked(
+    call: ModelCall, x: MarkedTensor, windows: Windows, facts: dict[str, Any], *, indices_wanted: bool
+) -> Any:
+    """Pool a sparse activation on its rows."""
+    activation = x.sparse()
+    rows = activation.rows
+    tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
+    if not tiles or bool(torch.isinf(rows).any()):
+        return _pool_literally(call, x.dense(), windows, facts, indices_wanted=indices_wanted)
+    facts["engine"] = "rows"
+    # Threshold 1 keeps every window with a real cell.
+    whole = SparseActivation(activation.sites, rows, partial=False)
+    plan = plan_windows(whole, windows, 1.0)
+    lowest = rows.new_empty(len(rows) + 2, activation.channels)
+    lowest[: len(rows)] = rows
+    lowest[len(rows) :] = -torch.inf
+    if activation.partial:
+        lowest.nan_to_num_(nan=-torch.inf)
+    table = plan.taps[0].table
+    cells = [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
+    peaks = find_peaks(cells, call.policy.epsilon)
+    return _finish(
+        call, cells, peaks, plan.out, windows, facts, partial=activation.partial, indices_wanted=indices_wanted
+    )
+
+
+def _finish(
+    call: ModelCall,
+    cells: list[Tensor],
+    peaks: Peaks,
+    sites: Sites,
+    windows: Windows,
+    facts: dict[str, Any],
+    *,
+    partial: bool,
+    indices_wanted: bool,
+) -> Any:
+    """Turn peaks and ties into values and memory, by the mode of the run."""
+    policy = call.policy
+    channels = peaks.best.shape[-1]
+    codes, unstable, first = tie_codes(cells, peaks, policy.max_ties)
+    codes, unstable, first = (t.reshape(-1, channels) for t in (codes, unstable, first))
+    values = peaks.best.reshape(-1, channels)
+    empty = values.isneginf() if partial else None
+    if policy.mode == "aggressive":
+        if policy.nan_probability < 1.0:
+            shape = (sites.batch, channels, *sites.grid)
+            drawn = draw(shape, policy.nan_probability, policy.generator).movedim(1, -1)
+            unstable = unstable & drawn.reshape(-1, channels)[sites.numbers.cpu()].to(unstable.device)
+        empty = unstable if empty is None else unstable | empty
+    facts["windows_skipped"] = facts["windows"] - len(sites) * channels + int(unstable.sum())
+    if empty is not None:
+        values = values.masked_fill(empty, torch.nan)
+        first = first.masked_fill(empty, 0)
+    activation = SparseActivation(sites, values, partial=False)
+    if empty is not None:
+        activation = _without_empty(activation, empty)
+    held = activation.partial or not activation.sites.is_complete
+    pooled = call.wrap(activation) if held else _plain(activation, call)
+    if not indices_wanted:
+        return pooled
+    remembered = codes if policy.mode == "conservative" else None
+    memory = PoolMemory(windows, sites.batch, _everywhere(first, sites), _everywhere(remembered, sites))
+    return pooled, call.wrap(memory)
+
+
+def _plain(activation: SparseActivation, call: ModelCall) -> Tensor:
+    dense = activation.to_dense()
+    return dense if call.channels_last else dense.contiguous()
+
+
+def _without_empty(activation: SparseActivation, empty: Tensor) -> SparseActivation:
+    """Drop the sites whose values are all NaN."""
+    kept = ~empty.all(1)
+    partial = bool((empty.any(1) & kept).any())
+    if bool(kept.all()):
+        return SparseActivation(activation.sites, activation.rows, partial)
+    chosen = kept.nonzero().flatten()
+    rows = activation.rows.index_select(0, chosen)
+    return SparseActivation(activation.sites.take(chosen), rows, partial)
+
+
+def _everywhere(rows: Tensor | None, sites: Sites) -> Tensor | None:
+    """Lay bytes out over all windows, zero where a window is missing."""
+    if rows is None or sites.is_complete:
+        return rows
+    return rows.new_zeros(sites.total, rows.shape[1]).index_copy_(0, sites.numbers, rows)
+
+
+def _pool_literally(
+    call: ModelCall, x: Tensor, windows: Windows, facts: dict[str, Any], *, indices_wanted: bool
+) -> Any:
+    """Pool with the definition itself: overlapping or padded windows, large ones, infinities."""
+    policy = call.policy
+    facts.update(engine="functional")
+    ceil = pooling_windows(
+        windows.grid, windows.kernel, windows.stride, windows.padding, windows.dilation, ceil_mode=False
+    )
+    result = nan_max_pool(
+        x,
+        windows.kernel,
+        windows.stride,
+        windows.padding,
+        windows.dilation,
+        windows.out_grid != ceil.out_grid,
+        mode=policy.mode,
+        max_ties=policy.max_ties,
+        epsilon=policy.epsilon,
+        nan_probability=policy.nan_probability,
+        generator=policy.generator,
+    )
+    facts["windows_skipped"] = int(result.values.isnan().sum())
+    values = call.mark(result.values)
+    if not indices_wanted:
+        return values
+    if result.ties is not None and bool(result.ties.any()):
+        call.record.marked = True
+        setattr(result.indices, _TIES, result.ties)
+    return values, result.indices
+
+
+def _unpool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run max_unpool2d or max_unpool3d."""
+    bound = bind(_UNPOOL, args, kwargs)
+    if bound is None:
+        return NotImplemented
+    values, indices = bound["input"], bound["indices"]
+    memory = indices.payload if isinstance(indices, MarkedTensor) else None
+    ties = getattr(indices, _TIES, None)
+    rank = 2 if "2d" in func.__name__ else 3
+    with call.recorded(func.__name__) as facts:
+        if not isinstance(values, MarkedTensor) and not isinstance(indices, MarkedTensor) and ties is None:
+            return func(*args, **kwargs)
+        if values.dim() != rank + 2:
+            facts.update(engine="dense", densified=1)
+            out = func(densified(values), densified(indices), *list(bound.values())[2:])
+            return call.mark(out)
+        if isinstance(memory, PoolMemory) and _undoes(memory, bound):
+            facts["engine"] = "rows"
+            source = values.sparse() if isinstance(values, MarkedTensor) else SparseActivation.from_dense(values)
+            return call.wrap(Unpooled(source, memory))
+        facts.update(engine="functional", densified=1)
+        if isinstance(memory, PoolMemory):
+            ties = memory.ties()
+        options = (bound["kernel_size"], bound["stride"], bound["padding"], bound["output_size"])
+        return call.mark(nan_max_unpool(densified(values), densified(indices), *options, ties=ties))
+
+
+def _undoes(memory: PoolMemory, bound: dict[str, Any]) -> bool:
+    """Say whether an unpooling is the exact inverse of the pooling that is remembered."""
+    windows = memory.windows
+    rank = len(windows.grid)
+    size = bound["output_size"]
+    default = tuple(o * k for o, k in zip(windows.out_grid, windows.kernel, strict=True))
+    out = default if size is None else tuple(int(v) for v in size[-rank:])
+    same = pooling_windows(out, bound["kernel_size"], bound["stride"], bound["padding"], 1, ceil_mode=False)
+    return out == windows.grid and same.kernel == windows.kernel and same.stride == windows.stride and same.padding == windows.padding
+
+
+_MAX_POOLS = (F.max_pool2d, F.max_pool3d, F.max_pool2d_with_indices, F.max_pool3d_with_indices)
+HANDLERS = {
+    **dict.fromkeys((*_MAX_POOLS, torch.max_pool2d, torch.max_pool3d), _pool),
+    **dict.fromkeys((F.max_unpool2d, F.max_unpool3d), _unpool),
+}
+ALWAYS = frozenset(HANDLERS)

@@ -1,0 +1,132 @@
+"""Putting together and taking apart along channels, and what acts over the channels of each site."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.interception import ModelCall
+from nansparse.marked import MarkedTensor
+from nansparse.sites import Sites
+
+
+def _cat(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Join along channels: the sites that any part has, NaN where a part has none."""
+    del func
+    bound = bind([("tensors", REQUIRED), ("dim", 0)], args, {k: v for k, v in kwargs.items() if k != "axis"})
+    if bound is None or "out" in kwargs:
+        return NotImplemented
+    parts, dim = list(bound["tensors"]), kwargs.get("axis", bound["dim"])
+    if not all(isinstance(p, Tensor) and p.dim() in (4, 5) and p.is_floating_point() for p in parts):
+        return NotImplemented
+    if dim not in (1, 1 - parts[0].dim()) or len({(p.shape[0], *p.shape[2:]) for p in parts}) != 1:
+        return NotImplemented
+    if len({p.dtype for p in parts}) != 1:
+        return NotImplemented
+    activations = [p.sparse() if isinstance(p, MarkedTensor) else _complete(p) for p in parts]
+    sites = activations[0].sites
+    for activation in activations[1:]:
+        sites = sites.join(activation.sites)
+    shared = all(a.sites is sites or len(a.sites) == len(sites) for a in activations)
+    rows = torch.cat([_spread(a, sites) for a in activations], 1)
+    return call.wrap(SparseActivation(sites, rows, not shared or any(a.partial for a in activations)))
+
+
+def _complete(x: Tensor) -> SparseActivation:
+    sites = Sites(None, x.shape[0], x.shape[2:], x.device)
+    return SparseActivation(sites, x.movedim(1, -1).reshape(-1, x.shape[1]), partial=False)
+
+
+def _spread(activation: SparseActivation, sites: Sites) -> Tensor:
+    """Give the rows of an activation at more sites, NaN where it has none."""
+    if len(activation.sites) == len(sites):
+        return activation.rows
+    rows = activation.rows.new_full((len(sites), activation.channels), torch.nan)
+    at = activation.sites.numbers if sites.is_complete else sites.rows_at(activation.sites.numbers)
+    return rows.index_copy_(0, at.long(), activation.rows)
+
+
+def _chunk(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Split along channels."""
+    bound = bind([("input", REQUIRED), ("size", REQUIRED), ("dim", 0)], args, _renamed(kwargs))
+    if bound is None or bound["dim"] not in (1, 1 - bound["input"].dim()) or bound["input"].dim() not in (4, 5):
+        return NotImplemented
+    activation = bound["input"].sparse()
+    parts = func(activation.rows, bound["size"], 1)
+    return tuple(call.wrap(_narrowed(activation, part), view_of=bound["input"]) for part in parts)
+
+
+def _renamed(kwargs: dict[str, Any]) -> dict[str, Any]:
+    sizes = ("chunks", "split_size", "split_size_or_sections")
+    return {"size" if key in sizes else key: value for key, value in kwargs.items()}
+
+
+def _narrowed(activation: SparseActivation, rows: Tensor) -> SparseActivation:
+    """Keep some channels; sites that are left wholly NaN go."""
+    if not activation.partial:
+        return SparseActivation(activation.sites, rows, partial=False)
+    nan = rows.isnan()
+    kept = ~nan.all(1)
+    partial = bool((nan.any(1) & kept).any())
+    if bool(kept.all()):
+        return SparseActivation(activation.sites, rows, partial)
+    chosen = kept.nonzero().flatten()
+    return SparseActivation(activation.sites.take(chosen), rows.index_select(0, chosen), partial)
+
+
+def _getitem(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Take a slice of channels; any other index needs the dense tensor."""
+    del func, kwargs
+    x, index = args
+    if not isinstance(x, MarkedTensor) or x.dim() not in (4, 5) or not x.is_floating_point():
+        return NotImplemented
+    index = index if isinstance(index, tuple) else (index,)
+    whole = slice(None)
+    rest = index[2:]
+    if len(index) < 2 or index[0] != whole or not isinstance(index[1], slice):
+        return NotImplemented
+    if any(not isinstance(part, slice) or part != whole for part in rest):
+        return NotImplemented
+    activation = x.sparse()
+    return call.wrap(_narrowed(activation, activation.rows[:, index[1]]), view_of=x)
+
+
+def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run softmax or log_softmax over the channels of each site."""
+    x = args[0] if args else kwargs.get("input")
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
+    if not isinstance(x, MarkedTensor) or x.dim() not in (4, 5) or dim not in (1, 1 - x.dim()):
+        return NotImplemented
+    dtype = kwargs.get("dtype")
+    activation = x.sparse()
+    rows = func(activation.rows, dim=1, dtype=dtype)
+    return call.wrap(activation.with_rows(rows))
+
+
+def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Find the channel with the largest real value; 0 where a site has none (torch would name the NaN channel)."""
+    bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False)], args, kwargs)
+    if bound is None or bound["input"].dim() not in (4, 5) or bound["dim"] not in (1, 1 - bound["input"].dim()):
+        return NotImplemented
+    activation = bound["input"].sparse()
+    rows = activation.rows.nan_to_num(-torch.inf, torch.inf, -torch.inf) if activation.partial else activation.rows
+    labels = func(rows, dim=1) if len(rows) else rows.new_zeros(0, dtype=torch.int64)
+    sites = activation.sites
+    out = labels
+    if not sites.is_complete:
+        out = labels.new_zeros(sites.total).index_copy_(0, sites.numbers, labels)
+    out = out.view(sites.batch, *sites.grid)
+    return out[:, None] if bound["keepdim"] else out
+
+
+HANDLERS = {
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
+    **dict.fromkeys((torch.chunk, Tensor.chunk, torch.split, Tensor.split), _chunk),
+    **dict.fromkeys((torch.softmax, Tensor.softmax, F.softmax), _softmax),
+    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, F.log_softmax), _softmax),
+    **dict.fromkeys((torch.argmax, Tensor.argmax), _argmax),
+    Tensor.__getitem__: _getitem,
+}

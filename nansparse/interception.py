@@ -1,0 +1,281 @@
+"""How a running model's calls are caught.
+
+A private `TorchFunctionMode` is entered around one call of the model (see `nansparse.session`), so that functional
+calls, `.forward()` calls, worker threads and copies are seen alike. Each call goes one of four ways:
+
+* an operation of `nansparse.handlers` goes to its handler;
+* a question about shape, dtype or device of a marked tensor is answered by the tensor itself;
+* any other operation on a marked tensor gets the dense tensor, NaN included, and is recorded;
+* everything else runs untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from nansparse.activation import SparseActivation
+from nansparse.marked import MarkedTensor, Payload, densified
+from nansparse.policy import Policy
+from nansparse.record import RunRecord
+
+# What a marked tensor answers itself: nothing here reads values.
+QUESTIONS = frozenset(
+    "size dim ndimension numel nelement stride is_contiguous element_size get_device is_floating_point is_complex "
+    "is_signed __len__ __hash__ storage_offset is_inference is_conj is_neg is_same_size __format__ "
+    "shape dtype device ndim layout is_cuda is_cpu is_mps is_meta is_sparse is_quantized is_nested is_mkldnn is_xpu "
+    "requires_grad is_leaf grad_fn grad names itemsize nbytes output_nr retains_grad _version _backward_hooks "
+    "_base is_sparse_csr is_ipu is_vulkan is_xla is_maia is_mtia is_hpu".split()
+)
+Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+class ModelCall:
+    """The state of one call of the model, in one thread.
+
+    Attributes:
+        policy: The options of the run.
+        record: Where to write what was done.
+        channels_last: Whether dense tensors are laid out channels last.
+        names: Module id to dotted name.
+    """
+
+    def __init__(self, policy: Policy, record: RunRecord, model: nn.Module, *, channels_last: bool) -> None:
+        """Name the modules.
+
+        Args:
+            policy: The options of the run.
+            record: Where to write what was done.
+            model: The model that is called.
+            channels_last: Whether dense tensors are laid out channels last.
+        """
+        self.policy, self.record, self.channels_last = policy, record, channels_last
+        self.names = {id(module): name for name, module in model.named_modules()}
+        # Storages of plain tensors that a model wrote NaN into, kept alive so that their addresses stay theirs.
+        self._tainted: dict[int, Any] = {}
+
+    def wrap(self, payload: Payload, view_of: MarkedTensor | None = None) -> MarkedTensor:
+        """Hand a payload to the model.
+
+        Args:
+            payload: What the tensor stands for.
+            view_of: The tensor whose memory it would share in a dense run.
+
+        Returns:
+            The marked tensor.
+        """
+        self.record.marked = True
+        return MarkedTensor(payload, channels_last=self.channels_last, view_of=view_of)
+
+    def mark(self, x: Tensor) -> Tensor:
+        """Mark a dense tensor if it holds NaN.
+
+        Args:
+            x: Any tensor.
+
+        Returns:
+            The tensor itself without NaN; else a marked one, sparse if it is (N, C, *spatial).
+        """
+        if isinstance(x, MarkedTensor) or not _holds_nan(x):
+            return x
+        return self.wrap(SparseActivation.from_dense(x) if x.dim() in (4, 5) else x)
+
+    def marked_inputs(self, values: Any) -> Any:
+        """Scan the inputs of the model once, and mark those that hold NaN.
+
+        Args:
+            values: Arguments, nested as they are.
+
+        Returns:
+            The arguments, with marked tensors in place of those.
+        """
+
+        def mark(value: Any) -> Any:
+            return self.mark(value.as_subclass(Tensor)) if _holds_nan(value) else value
+
+        return tree_map(mark, values)
+
+    def taint(self, x: Tensor) -> None:
+        """Remember that NaN was written into a plain tensor.
+
+        Args:
+            x: The tensor.
+        """
+        storage = x.untyped_storage()
+        self._tainted[storage.data_ptr()] = storage
+
+    def untaint(self, value: Any) -> Any:
+        """Mark plain tensors that NaN was written into.
+
+        Args:
+            value: Any argument.
+
+        Returns:
+            The argument, or a marked tensor in its place.
+        """
+        if isinstance(value, Tensor) and not isinstance(value, MarkedTensor):
+            if value.layout == torch.strided and value.untyped_storage().data_ptr() in self._tainted:
+                return self.mark(value)
+            return value
+        return value
+
+    @property
+    def has_tainted(self) -> bool:
+        """Whether any plain tensor had NaN written into it."""
+        return bool(self._tainted)
+
+    def layer(self) -> str:
+        """Find the innermost module whose method is running.
+
+        Returns:
+            Its dotted name; empty for the model itself or a plain function.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module) and id(owner) in self.names:
+                return self.names[id(owner)]
+            frame = frame.f_back  # type: ignore[assignment]
+        return ""
+
+    @contextmanager
+    def recorded(self, operation: str) -> Iterator[dict[str, Any]]:
+        """Time an operation and record it.
+
+        Args:
+            operation: Its name.
+
+        Yields:
+            A dictionary to fill with "engine" and the counts of `LayerRecord`.
+        """
+        facts: dict[str, Any] = {"engine": "torch"}
+        start = time.perf_counter()
+        yield facts
+        facts["seconds"] = time.perf_counter() - start
+        self.record.add(self.layer(), operation, **facts)
+
+
+class CatchCalls(TorchFunctionMode):
+    """Sends each call of a running model the way the head of this file says."""
+
+    def __init__(self, call: ModelCall, handlers: dict[Any, Handler], always: frozenset[Any]) -> None:
+        """Keep what decides.
+
+        Args:
+            call: The state of the call.
+            handlers: Torch function to handler.
+            always: Functions that go to their handler even without a marked argument.
+        """
+        super().__init__()
+        self.call, self.handlers, self.always = call, handlers, always
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Decide over one call."""
+        del types
+        kwargs = kwargs or {}
+        if self.call.has_tainted:
+            args, kwargs = _shallow_map(self.call.untaint, args), _shallow_map(self.call.untaint, kwargs)
+        marked = _any_marked(args) or bool(kwargs and _any_marked(kwargs.values()))
+        if not marked and func not in self.always:
+            return func(*args, **kwargs)
+        handler = self.handlers.get(func)
+        result = handler(self.call, func, args, kwargs) if handler is not None else NotImplemented
+        if result is not NotImplemented:
+            return result
+        if not marked:
+            return func(*args, **kwargs)
+        if _is_question(func):
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        return run_dense(self.call, func, args, kwargs)
+
+
+def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation that nobody taught us on dense tensors, NaN at the missing sites.
+
+    Args:
+        call: The state of the call.
+        func: The operation.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        Its result, marked where it holds NaN.
+    """
+    name = operation_name(func)
+    target = kwargs.get("out", args[0] if args and _changes_first(name) else None)
+    with call.recorded(name) as facts:
+        facts.update(engine="dense (untaught)", densified=1)
+        dense_args, dense_kwargs = tree_map(densified, args), tree_map(densified, kwargs)
+        if isinstance(target, MarkedTensor):
+            # The payload may be read by others: change a copy.
+            copy = target.dense().clone()
+            if "out" in kwargs:
+                dense_kwargs["out"] = copy
+            else:
+                dense_args = (copy, *dense_args[1:])
+        result = func(*dense_args, **dense_kwargs)
+    if isinstance(target, MarkedTensor):
+        target.replace(SparseActivation.from_dense(copy) if copy.dim() in (4, 5) else copy)
+        return target if isinstance(result, Tensor) else result
+    if isinstance(target, Tensor):
+        if target.is_floating_point() and bool(target.isnan().any()):
+            call.taint(target)
+        return result
+    return tree_map(call.mark, result)
+
+
+def operation_name(func: Any) -> str:
+    """Name a torch function as users know it.
+
+    Args:
+        func: What a TorchFunctionMode is given.
+
+    Returns:
+        Its name; "Tensor.T" and the like for properties.
+    """
+    name = getattr(func, "__name__", repr(func))
+    if name in ("__get__", "__set__"):
+        return f"Tensor.{getattr(func.__self__, '__name__', '?')}"
+    return name
+
+
+def _holds_nan(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and bool(x.isnan().any())
+
+
+def _is_question(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        name = getattr(func.__self__, "__name__", "")
+    return name in QUESTIONS
+
+
+def _changes_first(name: str) -> bool:
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+
+
+def _any_marked(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, MarkedTensor):
+            return True
+        if isinstance(value, (list, tuple)) and any(isinstance(item, MarkedTensor) for item in value):
+            return True
+    return False
+
+
+def _shallow_map(change: Callable[[Any], Any], values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _shallow_map(change, value) for key, value in values.items()}
+    if type(values) in (list, tuple):
+        return type(values)(_shallow_map(change, value) for value in values)
+    return change(values)

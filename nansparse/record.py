@@ -1,0 +1,201 @@
+"""What a run did, layer by layer."""
+
+from dataclasses import asdict, dataclass, field
+from threading import Lock
+from typing import Any
+
+import torch
+
+from nansparse.policy import Policy
+
+
+@dataclass
+class LayerRecord:
+    """What one operation of one layer did, over all its calls.
+
+    Attributes:
+        layer: Dotted name of the module that called it.
+        operation: Name of the PyTorch operation.
+        engine: What ran it.
+        calls: Number of calls.
+        windows: Windows (one output place of one group) it has, skipped ones included; 0 if it has none.
+        windows_skipped: Those that were skipped; for max pooling, those that are NaN or hold remembered ties.
+        macs: Multiply-adds a dense run does.
+        macs_skipped: Those that were skipped.
+        densified: How often it needed a dense tensor although its input was sparse.
+        seconds: Wall-clock time inside it; not meaningful on a GPU, where calls return before they are done.
+        notes: Why another engine than the one asked for ran, and the like.
+    """
+
+    layer: str
+    operation: str
+    engine: str
+    calls: int = 0
+    windows: int = 0
+    windows_skipped: int = 0
+    macs: int = 0
+    macs_skipped: int = 0
+    densified: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class RunRecord:
+    """Collects layer records; several threads may write to one.
+
+    Attributes:
+        policy: The options of the run.
+        forwards: Number of finished calls of the model.
+        marked: Whether anything held NaN so far.
+        faults: Engines that could not be loaded, and why.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        """Start empty.
+
+        Args:
+            policy: The options of the run.
+        """
+        self.policy = policy
+        self.forwards = 0
+        self.marked = False
+        self.faults: dict[str, str] = {}
+        self._layers: dict[tuple[str, str, str], LayerRecord] = {}
+        self._lock = Lock()
+
+    def add(self, layer: str, operation: str, engine: str, *, note: str = "", **counts: float) -> None:
+        """Add one call.
+
+        Args:
+            layer: Dotted name of the calling module.
+            operation: Name of the PyTorch operation.
+            engine: What ran it.
+            note: Anything worth saying once.
+            **counts: Numbers to add to the fields of `LayerRecord`.
+        """
+        with self._lock:
+            record = self._layers.setdefault((layer, operation, engine), LayerRecord(layer, operation, engine))
+            record.calls += 1
+            for name, number in counts.items():
+                setattr(record, name, getattr(record, name) + number)
+            if note and note not in record.notes:
+                record.notes.append(note)
+
+    def finish_forward(self) -> None:
+        """Count one finished call of the model."""
+        with self._lock:
+            self.forwards += 1
+
+    @property
+    def layers(self) -> list[LayerRecord]:
+        """The records in the order in which the layers were first called."""
+        with self._lock:
+            return list(self._layers.values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of a dense run."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def macs_skipped(self) -> int:
+        """Multiply-adds that were skipped."""
+        return sum(layer.macs_skipped for layer in self.layers)
+
+    @property
+    def windows(self) -> int:
+        """Convolution windows of a dense run."""
+        return sum(layer.windows for layer in self.layers if layer.macs)
+
+    @property
+    def windows_skipped(self) -> int:
+        """Convolution windows that were skipped."""
+        return sum(layer.windows_skipped for layer in self.layers if layer.macs)
+
+    @property
+    def densified(self) -> int:
+        """How often a sparse activation had to be laid out for an operation."""
+        return sum(layer.densified for layer in self.layers)
+
+    def advice(self) -> list[str]:
+        """Say what the caller should know about this run.
+
+        Returns:
+            Sentences; the first ones matter most.
+        """
+        says = []
+        operations = {layer.operation for layer in self.layers}
+        pools = any(name.startswith("max_pool") for name in operations)
+        if self.forwards and not self.marked:
+            says.append(
+                "nothing to do: no NaN was marked, so nothing could be skipped. "
+                + ("The pooling windows have no ties. " if pools else "The model has no max pooling. ")
+                + "NaN at the input (a marked background) is the other way in."
+            )
+        if pools and self.policy.mode == "conservative" and not any("unpool" in name for name in operations):
+            says.append(
+                "conservative mode marks at max unpooling, and this model has none: only mode='aggressive' "
+                "or NaN at the input can gain anything here."
+            )
+        says += [f"engine {name!r} could not be loaded: {fault}" for name, fault in self.faults.items()]
+        return says
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON-able data.
+
+        Returns:
+            Policy, totals and one entry a layer.
+        """
+        layers = [asdict(layer) for layer in self.layers]
+        totals = ("windows", "windows_skipped", "macs", "macs_skipped", "densified", "forwards", "marked")
+        return {
+            "policy": self.policy.to_dict(),
+            "torch": torch.__version__,
+            **{name: getattr(self, name) for name in totals},
+            "advice": self.advice(),
+            "layers": layers,
+        }
+
+    def summary(self) -> str:
+        """Give a table: layer, operation, engine, windows, skipped %, MACs saved, ms a call.
+
+        Returns:
+            The table, its totals, and what the caller should know.
+        """
+        head = ("layer", "operation", "engine", "calls", "windows", "skipped %", "MACs saved %", "ms/call", "note")
+        rows = [_row(layer) for layer in self.layers]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        lines = [_line(head, widths), _line(["-" * width for width in widths], widths)]
+        lines += [_line(row, widths) for row in rows]
+        lines.append(
+            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the convolution windows "
+            f"and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
+            f"{self.densified} densified"
+        )
+        return "\n".join(line.rstrip() for line in [*lines, *self.advice()])
+
+
+def _row(layer: LayerRecord) -> list[str]:
+    notes = [f"densified {layer.densified}x"] if layer.densified else []
+    return [
+        layer.layer or "(model)",
+        layer.operation,
+        layer.engine,
+        str(layer.calls),
+        f"{layer.windows:,}" if layer.windows else "-",
+        _percent(layer.windows_skipped, layer.windows),
+        _percent(layer.macs_skipped, layer.macs),
+        f"{1e3 * layer.seconds / max(layer.calls, 1):.2f}",
+        "; ".join([*notes, *layer.notes]),
+    ]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def _line(cells: list[str] | tuple[str, ...], widths: list[int]) -> str:
+    texts = cells[:3]
+    left = [text.ljust(width) for text, width in zip(texts, widths[:3], strict=True)]
+    right = [text.rjust(width) for text, width in zip(cells[3:-1], widths[3:-1], strict=True)]
+    return "  ".join([*left, *right, cells[-1]])

@@ -1,0 +1,239 @@
+"""`enable`: put nansparse around one model, and take it off again whatever happens inside.
+
+The model's class is swapped for a subclass whose `forward` enters the interception. That works in whichever thread
+calls the model, for `.forward()` calls, deep copies and replicas, keeps isinstance and state_dict, and touches no
+attribute of any module; putting the class back undoes everything.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from nansparse.engine import registry
+from nansparse.errors import EnableError, NothingToDoWarning
+from nansparse.handlers import ALWAYS, HANDLERS
+from nansparse.interception import CatchCalls, ModelCall
+from nansparse.policy import Policy
+from nansparse.preflight import check_call, check_model, unwrapped
+from nansparse.record import RunRecord
+from nansparse.results import InputForm, released
+
+_running = threading.local()
+
+
+class Session:
+    """A `with` block in which a model runs under one policy.
+
+    Attributes:
+        model: The model.
+        policy: The options.
+        record: What was done so far.
+    """
+
+    def __init__(self, model: nn.Module, policy: Policy) -> None:
+        """Check the model and the engine.
+
+        Args:
+            model: The model.
+            policy: The options.
+        """
+        self.model = unwrapped(model)
+        self.policy = policy
+        check_model(self.model)
+        if policy.engine != "auto":
+            registry.get(policy.engine)
+        self.record = RunRecord(policy)
+        self.record.faults = registry.faults()
+        self._original: type[nn.Module] | None = None
+
+    def __enter__(self) -> RunRecord:
+        """Swap the class.
+
+        Returns:
+            The record, which fills as the model runs.
+
+        Raises:
+            EnableError: If the model is enabled already, or this session was entered before.
+        """
+        if self._original is not None:
+            raise EnableError("this session is entered already: call nansparse.enable again for another block")
+        check_model(self.model)
+        self._original = type(self.model)
+        self.model.__class__ = _enabled_class(self._original, self)
+        return self.record
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]:
+        """Put the class back.
+
+        Returns:
+            False: errors pass through.
+        """
+        original, self._original = self._original, None
+        if original is not None:
+            self.model.__class__ = original
+        if error is None:
+            for sentence in self.record.advice():
+                warnings.warn(f"nansparse: {sentence}", NothingToDoWarning, stacklevel=2)
+        return False
+
+    @property
+    def active(self) -> bool:
+        """Whether the block is running."""
+        return self._original is not None
+
+    def run(self, model: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one call of the model.
+
+        Args:
+            model: The model, or a copy of it.
+            forward: Its own forward.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the model returns, NaN replaced as the policy says.
+
+        Raises:
+            EnableError: If the call cannot run here, with the remedy.
+        """
+        if getattr(_running, "session", None) is not None:
+            if _running.session is self:
+                return forward(*args, **kwargs)
+            raise EnableError(
+                "a model that is enabled was called inside another enabled model: enable the outer one only"
+            )
+        form = InputForm.of((args, kwargs), model)
+        check_call(model, form)
+        call = ModelCall(self.policy, self.record, model, channels_last=form.channels_last)
+        _running.session = self
+        try:
+            with torch.no_grad(), CatchCalls(call, HANDLERS, ALWAYS):
+                out = forward(*call.marked_inputs(args), **call.marked_inputs(kwargs))
+            out = released(out, call, form)
+        finally:
+            _running.session = None
+        self.record.finish_forward()
+        return out
+
+
+def enable(
+    model: nn.Module,
+    *,
+    mode: str = "conservative",
+    threshold: float = 0.5,
+    epsilon: float = 1e-7,
+    max_ties: int = 1,
+    nan_probability: float = 1.0,
+    engine: str = "auto",
+    output_nan: float | Literal["keep"] = 0.0,
+    generator: torch.Generator | None = None,
+) -> Session:
+    """Run a trained 2D or 3D CNN with NaN-aware pooling and sparse convolutions (arXiv 2601.17180).
+
+    ```
+    with nansparse.enable(model) as run:
+        y = model(x)
+    print(run.summary())
+    ```
+
+    Args:
+        model: A model in eval mode. Its weights and code stay as they are.
+        mode: "conservative" (max unpooling puts NaN at tied cells) or "aggressive" (max pooling puts NaN at
+            unstable windows).
+        threshold: NaN share of a convolution window from which on it is skipped; in (0, 1].
+        epsilon: Relative tolerance of a tie.
+        max_ties: A pooling window is unstable when more cells tie.
+        nan_probability: Aggressive mode: share of the unstable windows that become NaN.
+        engine: "auto", or the name of a registered engine.
+        output_nan: What NaN becomes when the model returns: a number, or "keep".
+        generator: Source of random numbers, needed when nan_probability < 1.
+
+    Returns:
+        A context manager whose value is the run's record.
+
+    Raises:
+        InputError: If an option is outside what is supported.
+        EnableError: If the model cannot run this way: training mode, TorchScript, compiled, enabled already.
+    """
+    policy = Policy(mode, threshold, epsilon, max_ties, nan_probability, engine, output_nan, generator)
+    return Session(model, policy)
+
+
+def explain(model: nn.Module, *args: Any, policy: Policy | None = None, **kwargs: Any) -> str:
+    """Say what nansparse catches in a model, what falls back to dense, and why, by running it once.
+
+    Args:
+        model: The model.
+        *args: An input to run it on.
+        policy: The options; the defaults when None.
+        **kwargs: Keyword arguments of the model.
+
+    Returns:
+        A report.
+    """
+    session = Session(model, policy or Policy())
+    with warnings.catch_warnings():
+        # What the warnings say is part of the report.
+        warnings.simplefilter("ignore", NothingToDoWarning)
+        with session as record:
+            session.model(*args, **kwargs)
+    untaught = [layer for layer in record.layers if layer.densified]
+    lines = [record.summary(), ""]
+    if untaught:
+        lines.append("These operations got dense tensors, NaN at the missing sites (see docs/interception.md):")
+        lines += [f"  {layer.operation} in {layer.layer or '(model)'}, {layer.densified}x" for layer in untaught]
+    else:
+        lines.append("No operation needed a dense tensor while there was NaN.")
+    return "\n".join(lines)
+
+
+def _enabled_class(original: type[nn.Module], session: Session) -> type[nn.Module]:
+    """Derive the class that a model has while it is enabled."""
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        own = original.forward.__get__(self)
+        if not session.active:
+            # A copy that outlived the block.
+            return own(*args, **kwargs)
+        return session.run(self, own, args, kwargs)
+
+    def refuse_pickle(self: nn.Module, protocol: Any = None) -> Any:
+        del self, protocol
+        raise EnableError("a model cannot be pickled while it is enabled: leave the block, or save its state_dict()")
+
+    def deep_copy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    body = {
+        "forward": forward,
+        "__reduce_ex__": refuse_pickle,
+        "__deepcopy__": deep_copy,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "_nansparse_session": session,
+    }
+    return type(original.__name__, (original,), body)
+
+
+def is_enabled(model: nn.Module) -> bool:
+    """Say whether a model is inside an `enable` block.
+
+    Args:
+        model: The model.
+
+    Returns:
+        True if it is.
+    """
+    return getattr(type(model), "_nansparse_session", None) is not None
+
+
