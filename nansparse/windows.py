@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 
 import torch
 from torch import Tensor
@@ -39,7 +40,10 @@ def as_ints(value: int | Sequence[int], rank: int, name: str, minimum: int) -> I
     Raises:
         InputError: If the number of values or one of the values is wrong.
     """
-    values = (value,) * rank if isinstance(value, int) else tuple(int(v) for v in value)
+    try:
+        values = tuple(index(v) for v in ((value,) if isinstance(value, int) else value))
+    except TypeError:  # no integer, or no sequence at all
+        values = ()
     values = values * rank if len(values) == 1 else values
     if len(values) != rank or min(values) < minimum:
         raise InputError(f"{name} must be an integer >= {minimum}, or {rank} of them, got {value!r}")
@@ -100,8 +104,9 @@ class Windows:
         Returns:
             Number of padding cells on the high side of a convolution.
         """
-        span = (self.out_grid[axis] - 1) * self.stride[axis] + self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return span - self.grid[axis] - self.padding[axis]
+        reach = self.dilation[axis] * (self.kernel[axis] - 1)
+        last = (self.out_grid[axis] - 1) * self.stride[axis] - self.padding[axis]
+        return last + reach + 1 - self.grid[axis]
 
     def full_size(self, axis: int) -> int:
         """Say how long the output of a transposed convolution is before output padding.
@@ -210,7 +215,7 @@ def convolution_windows(
         low = as_ints(padding, rank, "padding", 0)
         totals = tuple(2 * p for p in low)
     out = tuple((g + t - s - 1) // st + 1 for g, t, s, st in zip(grid, totals, spans, steps, strict=True))
-    check_not_empty(out, grid, sizes)
+    _check_not_empty(out, grid, sizes)
     return Windows(grid, out, sizes, steps, low, dilations)
 
 
@@ -248,20 +253,10 @@ def transposed_windows(
         (g - 1) * s - 2 * p + d * (k - 1) + e + 1
         for g, s, p, d, k, e in zip(grid, steps, low, dilations, sizes, extra, strict=True)
     )
-    check_not_empty(out, grid, sizes)
+    _check_not_empty(out, grid, sizes)
     return Windows(grid, out, sizes, steps, low, dilations, transposed=True)
 
 
-def check_not_empty(out: Sequence[int], grid: Sequence[int], kernel: Sequence[int]) -> None:
-    """Check that at least one window fits.
-
-    Args:
-        out: Size of the output grid.
-        grid: Size of the input grid.
-        kernel: Kernel size.
-
-    Raises:
-        InputError: If the output grid is empty along an axis.
-    """
+def _check_not_empty(out: Ints, grid: Ints, kernel: Ints) -> None:
     if min(out) < 1:
-        raise InputError(f"no output: kernel {tuple(kernel)} does not fit the padded input grid {tuple(grid)}")
+        raise InputError(f"no output: kernel {kernel} does not fit the padded input grid {grid}")
