@@ -128,10 +128,14 @@ def nan_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, thresho
         InputError: If shapes, dtypes or options do not fit.
     """
     check_threshold(threshold)
-    if x.dtype not in FLOAT_DTYPES or weight.dtype != x.dtype:
-        raise InputError(f"x and weight must share one float dtype, got {x.dtype} and {weight.dtype}")
+    dtypes = [t.dtype for t in (x, weight, bias) if t is not None]
+    if x.dtype not in FLOAT_DTYPES or len(set(dtypes)) > 1:
+        found = ", ".join(map(str, dtypes))
+        raise InputError(f"x, weight and bias must share one float dtype, got {found}")
     if x.dim() < 1 or weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise InputError(f"weight must be (out, {x.shape[-1:]}), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise InputError(f"bias must be {tuple(weight.shape[:1])}, got {tuple(bias.shape)}")
     nan = x.isnan()
     size = torch.tensor(x.shape[-1], device=x.device)
     skipped = is_skipped(nan.sum(-1), size, threshold)
