@@ -1,6 +1,5 @@
 """Loading weights into a network of the zoo, with an error that says what does not fit."""
 
-import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path.name}: expected a file ending in {', '.join(_PICKLES)} or .safetensors")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # what unpickling noise raises depends on the noise
         raise CheckpointError(
             f"{path.name} is not a readable PyTorch checkpoint: {_first_line(error)}"
         ) from error

@@ -113,7 +113,7 @@ class FastSurferCNN(_UNet):
     ) -> None:
         super().__init__(in_channels, num_filters, kernel_size)
         self.classifier = _Classifier(num_filters, num_classes, classifier_kernel_size)
-        _initialise(self)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score every pixel of the middle slice.
@@ -163,7 +163,7 @@ class FastSurferVINN(_UNet):
         self.interpol1 = Zoom2d(inner_shape, mode=interpolation_mode, anchor=crop_position)
         self.interpol2 = Zoom2d(inner_shape, mode=interpolation_mode, anchor=crop_position)
         self.classifier = _Classifier(num_filters, num_classes, classifier_kernel_size)
-        _initialise(self)
+        initialise(self)
 
     def forward(self, x: Tensor, scale_factor: Factors = 1.0) -> Tensor:
         """Score every pixel of the middle slice.
@@ -185,13 +185,17 @@ class FastSurferVINN(_UNet):
         return scores
 
 
-def _initialise(model: nn.Module) -> None:
-    """Draw convolution weights from He's normal distribution; batch norms start as the identity.
+def initialise(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw convolution weights from He's normal distribution; biases start at zero.
 
     Args:
         model: The network, changed in place.
+        generator: Source of random numbers; torch's own by default, as for any new layer.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            with torch.no_grad():
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="leaky_relu", generator=generator
+            )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
