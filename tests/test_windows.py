@@ -46,7 +46,7 @@ def test_a_convolution_reads_these_cells(geometry):
 @given(geometry=transposed_geometries())
 @settings(max_examples=80)
 def test_a_transposed_convolution_reads_these_cells(geometry):
-    """Seen from the inputs: cell i and kernel position k meet at output i * stride - padding + k * dilation."""
+    """Seen from the inputs: i and kernel position k meet at output i * stride - padding + k * dilation."""
     grid, kernel, stride, padding, output_padding, dilation = geometry
     windows = transposed_windows(*geometry)
     table = windows.table()

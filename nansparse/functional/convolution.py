@@ -1,6 +1,6 @@
 """NaN-aware convolution (arXiv 2601.17180, section on NaN convolution), literally and window by window.
 
-With r the share of NaN cells in a window (C_in/groups channels x kernel positions, padding counted as real zeros):
+With r the share of NaN cells in a window (C_in/groups channels x kernel positions, padding being zeros):
 
     (1)  r >= threshold            ->  the output is NaN, the window is skipped;
     (2)  otherwise                 ->  every NaN cell takes the mean of the window's real cells (padding zeros
@@ -47,7 +47,7 @@ def nan_conv(
         threshold: NaN share in (0, 1] from which on a window is skipped.
 
     Returns:
-        (N, C_out, *out), NaN where the window was skipped. Without NaN in `x`: the ordinary convolution, bit for bit.
+        (N, C_out, *out), NaN where the window was skipped. Without NaN in `x` it is torch's own, bit for bit.
 
     Raises:
         InputError: If shapes, dtypes or options do not fit.
@@ -196,8 +196,8 @@ def _read(sample: Tensor, windows: Windows, groups: int) -> tuple[Tensor, Tensor
         groups: Number of groups.
 
     Returns:
-        Values (groups, C/groups, outputs, kernel) with zeros for padding and gaps, their NaN mask, and the number
-        of NaN cells (groups, outputs) and of all cells (outputs,) of each window.
+        Values (groups, C/groups, outputs, kernel) with zeros for padding and gaps, their NaN mask, and the
+        number of NaN cells (groups, outputs) and of all cells (outputs,) of each window.
     """
     table = windows.table(sample.device)
     values = sample.flatten(1)[:, table.clamp(min=0)].masked_fill(table < 0, 0.0)

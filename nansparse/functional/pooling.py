@@ -4,9 +4,10 @@ In a pooling window with maximum m over its real cells, a cell w ties when
 
     (3)  |w - m| <= 1e-8 + epsilon * |m|      (`torch.isclose`; NaN cells and padding never tie).
 
-A window is unstable when more than `max_ties` cells tie. A stable window gives m and its first index. An unstable
-one gives, in conservative mode, m and its first index, and all tied cells are remembered for the unpooling; in
-aggressive mode NaN, with the window's first in-bounds cell as index. A window without a real cell gives NaN.
+A window is unstable when more than `max_ties` cells tie. A stable window gives m and its first index. An
+unstable one gives, in conservative mode, m and its first index, and all tied cells are remembered for the
+unpooling; in aggressive mode NaN, with the window's first in-bounds cell as index. A window without a real
+cell gives NaN.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class MaxPoolResult(NamedTuple):
 
     Attributes:
         values: (N, C, *out), NaN where a window is NaN.
-        indices: int64 (N, C, *out), flat over the input's spatial axes, as `torch.nn.functional.max_pool2d` gives them.
+        indices: int64 (N, C, *out), flat over the input's spatial axes, as `F.max_pool2d` gives them.
         ties: Bool, shape of the input, True at every remembered tied cell; None in aggressive mode.
     """
 
@@ -55,7 +56,7 @@ def pooling_windows(
         stride: Stride; the window size when None or empty.
         padding: Cells on either side that never win; at most half the window.
         dilation: Dilation.
-        ceil_mode: Whether a last, partly covered window counts; it must start inside the input or its low padding.
+        ceil_mode: Whether a last, partly covered window counts; if it starts in the input or its low padding.
 
     Returns:
         The windows.
@@ -221,7 +222,7 @@ def _first(mask: Tensor) -> Tensor:
 
 
 def _mark(tied: Tensor, table: Tensor, x: Tensor) -> Tensor:
-    """Lay per-window ties (N, C, outputs, kernel) out over the input's cells."""
+    # Lays per-window ties (N, C, outputs, kernel) out over the input's cells.
     spots = table.clamp(min=0).expand_as(tied).flatten(2)
     marks = torch.zeros(x.flatten(2).shape, dtype=torch.int8, device=x.device)
     return marks.scatter_reduce_(2, spots, tied.flatten(2).to(torch.int8), "amax").bool().reshape(x.shape)

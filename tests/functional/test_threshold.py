@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -88,3 +89,10 @@ def test_other_thresholds_are_refused(threshold):
             call(x, weight, threshold=threshold)
     with pytest.raises(ValueError, match="threshold must be"):
         skipped_windows(x, 3, threshold=threshold)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_share_is_compared_in_double_precision(dtype):
+    x = marked(9, 18, dtype)[None, :, None, None]
+    assert skipped_windows(x, 1, threshold=math.nextafter(0.5, 0)).all()
+    assert not skipped_windows(x, 1, threshold=math.nextafter(0.5, 1)).any()
