@@ -171,8 +171,6 @@ def _check_placed(image: Any, name: str) -> None:
         raise InputError(
             f"{name} has no affine (sform_code and qform_code are 0): left and right are unknown"
         )
-    if "goodRASFlag" in header and int(header["goodRASFlag"]) != 1:
-        raise InputError(f"{name} has no affine (goodRASFlag is not 1): left and right are unknown")
     check_affine(np.asarray(image.affine, dtype=np.float64), name)
 
 
