@@ -81,6 +81,12 @@ class RunRecord:
             if note and note not in record.notes:
                 record.notes.append(note)
 
+    def clear(self) -> None:
+        """Forget everything so far (a warm-up, say)."""
+        with self._lock:
+            self._layers.clear()
+            self.forwards, self.marked = 0, False
+
     def finish_forward(self) -> None:
         """Count one finished call of the model."""
         with self._lock:

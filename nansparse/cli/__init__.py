@@ -1,0 +1,1 @@
+"""The commands; `nansparse.cli.main` is the entry point."""

@@ -1,0 +1,312 @@
+"""The demonstration: one volume, segmented dense and sparse side by side, compared voxel by voxel."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nansparse.errors import InputError
+from nansparse.evaluation.environment import describe_environment
+from nansparse.evaluation.metrics import dice, disagreeing
+from nansparse.evaluation.runs import (
+    Way,
+    choose_batch_sizes,
+    cropped_way,
+    dense_way,
+    fixed_conditions,
+    sparse_way,
+    take_turn,
+)
+from nansparse.imaging.conform import conform, conform_labels, restore_labels
+from nansparse.imaging.nifti import load_volume, save_labels
+from nansparse.imaging.slices import slabs, to_slices
+from nansparse.imaging.template import TISSUES, load_template, tissue_labels
+from nansparse.imaging.volume import Volume, Voxels
+from nansparse.policy import Policy
+from nansparse.zoo.fastsurfer import STRIDE
+
+PLANE = "coronal"
+SLICES_PER_TURN = 8
+DENSE, CHANNELS_LAST, BOX = "dense, NCHW", "dense, channels_last", "dense, channels_last, bounding box"
+CONSERVATIVE, AGGRESSIVE, BACKGROUND = "conservative", "aggressive", "conservative, background NaN"
+TISSUE_NUMBERS = range(1, len(TISSUES))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is segmented.
+
+    Attributes:
+        name: For messages and file names.
+        native: The image as it came.
+        conformed: The image on the conformed grid, uint8.
+        truth: Tissue labels on the conformed grid; None where nobody drew any.
+    """
+
+    name: str
+    native: Volume
+    conformed: Volume
+    truth: Voxels | None
+
+
+def load_subject(image: Path | None) -> Subject:
+    """Load and conform an image.
+
+    Args:
+        image: A NIfTI or MGZ file; the MNI152 template when None.
+
+    Returns:
+        The subject.
+    """
+    if image is not None:
+        native = load_volume(image)
+        return Subject(image.name.split(".")[0], native, conform(native), None)
+    template = load_template()
+    truth = conform_labels(tissue_labels(template)).data
+    return Subject("mni152", template.t1, conform(template.t1), truth)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What was measured.
+
+    Attributes:
+        subject: What was segmented.
+        policy: The options of the conservative run.
+        ways: Every way, with its times, labels and record.
+        first: Number of the first slice.
+        environment: Software and processor.
+        model: The network, for the pictures.
+    """
+
+    subject: Subject
+    policy: Policy
+    ways: list[Way]
+    first: int
+    environment: dict[str, Any]
+    model: nn.Module
+
+    def way(self, name: str) -> Way:
+        """Find a way.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The way.
+        """
+        return next(way for way in self.ways if way.name == name)
+
+    @property
+    def best_dense(self) -> Way:
+        """The faster of the two dense runs on the whole volume."""
+        return min((self.way(DENSE), self.way(CHANNELS_LAST)), key=lambda way: way.total)
+
+    def truth(self) -> Voxels | None:
+        """Cut the true labels to the slices that were run.
+
+        Returns:
+            (slices, H, W), or None.
+        """
+        if self.subject.truth is None:
+            return None
+        return to_slices(self.subject.truth, PLANE)[self.first : self.first + len(self.ways[0].volume())]
+
+    def measures(self) -> list[dict[str, Any]]:
+        """Compare every way with the dense labels and the truth.
+
+        Returns:
+            One JSON-able row a way.
+        """
+        dense, truth = self.way(DENSE).volume(), self.truth()
+        rows = []
+        for way in self.ways:
+            labels = way.volume()
+            record = way.record
+            rows.append(
+                {
+                    "run": way.name,
+                    "batch_size": way.batch_size,
+                    "seconds": way.total,
+                    "turns": way.seconds,
+                    "speed_up": self.best_dense.total / way.total,
+                    "windows_skipped": record.windows_skipped / record.windows if record else None,
+                    "macs_skipped": record.macs_skipped / record.macs if record else None,
+                    "densified": record.densified if record else None,
+                    "dice_truth": _named(dice(labels, truth, TISSUE_NUMBERS)) if truth is not None else None,
+                    "dice_dense": _named(dice(labels, dense, TISSUE_NUMBERS)),
+                    "disagreeing_voxels": disagreeing(labels, dense),
+                }
+            )
+        return rows
+
+    def rows(self) -> list[dict[str, str]]:
+        """Write the measures as text.
+
+        Returns:
+            One row a way.
+        """
+        rows = []
+        for measure in self.measures():
+            row = {"run": measure["run"], "seconds": f"{measure['seconds']:.1f}"}
+            row["speed-up"] = f"{measure['speed_up']:.2f}x"
+            row["windows skipped"] = _share(measure["windows_skipped"])
+            row["MACs skipped"] = _share(measure["macs_skipped"])
+            for key, against in (("dice_truth", "maps"), ("dice_dense", "dense")):
+                values = measure[key]
+                for tissue in TISSUES[1:]:
+                    row[f"{tissue} / {against}"] = "-" if values is None else f"{values[tissue]:.4f}"
+            rows.append(row)
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Say how the table is to be read.
+
+        Returns:
+            Sentences.
+        """
+        sizes = ", ".join(f"{way.name}: {way.batch_size}" for way in self.ways)
+        return [
+            "",
+            f"speed-up: over the faster of the two dense runs on the whole volume ({self.best_dense.name}).",
+            "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: against "
+            "the labels of the dense run.",
+            f"slices a call, the best of 1, 2 and 4 for each run: {sizes}.",
+            f"{len(self.ways[0].volume())} slices, {self.environment['threads']} thread(s), "
+            f"{self.environment['processor']}, torch {self.environment['torch']}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON-able data.
+
+        Returns:
+            Environment, policy, and one entry a way with the record of its layers.
+        """
+        entries = self.measures()
+        for entry, way in zip(entries, self.ways, strict=True):
+            entry["layers"] = way.record.to_dict()["layers"] if way.record else None
+        return {
+            "subject": self.subject.name,
+            "environment": self.environment,
+            "policy": self.policy.to_dict(),
+            "best_dense": self.best_dense.name,
+            "runs": entries,
+        }
+
+    def save_labels(self, folder: Path) -> list[Path]:
+        """Write the label volumes of the dense, conservative and aggressive runs on the native grid.
+
+        Args:
+            folder: Where to.
+
+        Returns:
+            The files.
+        """
+        paths = []
+        for name, short in ((DENSE, "dense"), (CONSERVATIVE, "conservative"), (AGGRESSIVE, "aggressive")):
+            labels = np.zeros((256, 256, 256), dtype=np.uint8)
+            chosen = self.way(name).volume()
+            to_slices(labels, PLANE)[self.first : self.first + len(chosen)] = chosen
+            path = folder / f"{self.subject.name}_{short}.nii.gz"
+            save_labels(restore_labels(labels, self.subject.native), self.subject.native, path)
+            paths.append(path)
+        return paths
+
+
+def demonstrate(
+    model: nn.Module, subject: Subject, policy: Policy, *, threads: int, slices: int
+) -> Demonstration:
+    """Segment a volume in every way, side by side.
+
+    Args:
+        model: The network.
+        subject: What to segment.
+        policy: Options of the sparse runs; the mode is set here.
+        threads: CPU threads.
+        slices: How many of the middle slices.
+
+    Returns:
+        What was measured.
+    """
+    from tqdm import tqdm
+
+    volume = subject.conformed.data
+    depth = len(to_slices(volume, PLANE))
+    count = min(slices, depth)
+    first = (depth - count) // 2
+    position = {"slice": first}
+    with fixed_conditions(threads), ExitStack() as blocks:
+        ways = _ways(model, policy, volume, blocks, position)
+        middle = list(range(depth // 2 - 2, depth // 2 + 2))
+        position["slice"] = middle[0]
+        choose_batch_sizes(ways, slabs(volume, PLANE, middle))
+        for way in ways:
+            if way.record is not None:
+                way.record.clear()
+        starts = range(first, first + count, SLICES_PER_TURN)
+        for turn, start in enumerate(tqdm(starts, desc="segmenting", unit=f"x{SLICES_PER_TURN} slices")):
+            position["slice"] = start
+            stop = min(start + SLICES_PER_TURN, first + count)
+            take_turn(ways, slabs(volume, PLANE, range(start, stop)), turn)
+        environment = describe_environment()
+    return Demonstration(subject, policy, ways, first, environment, model)
+
+
+def mark_background(x: Tensor) -> Tensor:
+    """Mark what is exactly zero as NaN, as a caller would do.
+
+    Args:
+        x: Slabs (N, C, H, W) of a skull-stripped image.
+
+    Returns:
+        A copy with NaN in place of zeros.
+    """
+    return x.masked_fill(x == 0, torch.nan)
+
+
+def _ways(
+    model: nn.Module, policy: Policy, volume: Voxels, blocks: ExitStack, position: dict[str, int]
+) -> list[Way]:
+    """Set up every way; the sparse ones stay enabled until the blocks are closed."""
+    conservative, aggressive = replace(policy, mode="conservative"), replace(policy, mode="aggressive")
+    inner = dense_way(BOX, model, channels_last=True)
+    return [
+        dense_way(DENSE, model, channels_last=False),
+        dense_way(CHANNELS_LAST, model, channels_last=True),
+        cropped_way(BOX, inner, _bounding_box(volume), lambda: position["slice"]),
+        blocks.enter_context(sparse_way(CONSERVATIVE, model, conservative)),
+        blocks.enter_context(sparse_way(AGGRESSIVE, model, aggressive)),
+        blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mark_background)),
+    ]
+
+
+def _bounding_box(volume: Voxels) -> tuple[slice, slice, slice]:
+    """Find the box of the nonzero voxels, rows and columns widened to what the network takes."""
+    stack = to_slices(volume, PLANE)
+    if not stack.any():
+        raise InputError("the image is zero everywhere")
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(stack.any(axis=others))
+        start, stop = int(filled[0]), int(filled[-1]) + 1
+        if axis > 0:
+            size = -(-(stop - start) // STRIDE) * STRIDE
+            start = min(start, stack.shape[axis] - size)
+            stop = start + size
+        box.append(slice(start, stop))
+    return box[0], box[1], box[2]
+
+
+def _named(values: dict[int, float]) -> dict[str, float]:
+    return {TISSUES[label]: value for label, value in values.items()}
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
