@@ -8,7 +8,7 @@ from nansparse.activation import SparseActivation, rows_of_dense
 from nansparse.engine import Convolution, Engine, dense_result
 from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.plan import plan_windows
-from nansparse.windows import is_skipped
+from nansparse.threshold import is_skipped
 
 
 class DenseEngine(Engine):

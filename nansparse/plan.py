@@ -16,7 +16,8 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.sites import Sites
-from nansparse.windows import Windows, is_skipped
+from nansparse.threshold import fewest_skipped, is_skipped
+from nansparse.windows import Windows
 
 # More than a dense block's geometries; older plans of the same set are dropped.
 PLANS_KEPT = 4
@@ -77,7 +78,7 @@ class WindowPlan:
             keep = ~is_skipped(counts, cells, threshold)
         else:
             size = windows.volume * per_site
-            keep = counts < _fewest_skipped(size, threshold)
+            keep = counts < fewest_skipped(size, threshold)
         same_grid = windows.out_grid == windows.grid
         everything = Sites(None, self.sites.batch, windows.out_grid, self.sites.device)
         self.out = (self.sites if same_grid else everything).where(keep)
@@ -132,19 +133,13 @@ def plan_windows(activation: SparseActivation, windows: Windows, threshold: floa
     return plan
 
 
-def _fewest_skipped(size: int, threshold: float) -> int:
-    """Find the smallest NaN count whose share reaches the threshold, by the same division as `is_skipped`."""
-    count = max(math.ceil(threshold * size) - 1, 1)
-    while count / size < threshold:
-        count += 1
-    return count
-
-
 def _count_nan(activation: SparseActivation, per_site: int, windows: Windows) -> Tensor:
     """Count NaN cells in every window: (N, *out_grid), in cells if rows are partly NaN, else in sites."""
     sites = activation.sites
     most = windows.volume * per_site
-    dtype = next(d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if most <= torch.iinfo(d).max)
+    dtype = next(
+        d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if most <= torch.iinfo(d).max
+    )
     if activation.partial:
         nan = torch.full((sites.total,), per_site, dtype=dtype, device=sites.device)
         nan.index_copy_(0, sites.numbers, activation.rows.isnan().sum(1).to(dtype))
@@ -193,7 +188,9 @@ def _phases(windows: Windows) -> list[_Phase]:
             numbers = numbers.index_select(axis, torch.tensor(chosen, dtype=torch.int64))
         ones = (1,) * len(windows.grid)
         step, scale = (windows.stride, ones) if windows.transposed else (ones, windows.stride)
-        phases.append(_Phase(starts, step, scale, numbers.flatten().tolist(), list(itertools.product(*offsets))))
+        phases.append(
+            _Phase(starts, step, scale, numbers.flatten().tolist(), list(itertools.product(*offsets)))
+        )
     return phases
 
 

@@ -50,24 +50,6 @@ def as_ints(value: int | Sequence[int], rank: int, name: str, minimum: int) -> I
     return values
 
 
-def is_skipped(nan_cells: Tensor, window_cells: Tensor, threshold: float) -> Tensor:
-    """Say which windows are skipped (DESIGN section 1: NaN share >= threshold).
-
-    The share is divided out in float64, where a correctly rounded quotient equals the literal that a user
-    writes, so that a window exactly at the threshold is skipped. A window without cells (a transposed
-    convolution with stride > kernel) reads nothing and is never skipped.
-
-    Args:
-        nan_cells: Number of NaN cells a window.
-        window_cells: Number of cells a window, padding included; broadcastable.
-        threshold: Share in (0, 1].
-
-    Returns:
-        Bool tensor, True where the window is skipped.
-    """
-    return (nan_cells.double() / window_cells.double() >= threshold) & (window_cells > 0)
-
-
 @dataclass(frozen=True)
 class Windows:
     """The windows of one operation on one input grid.

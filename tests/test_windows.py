@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 
 from nansparse.errors import InputError
+from nansparse.threshold import is_skipped
 from nansparse.windows import (
     GAP,
     PADDING,
     as_ints,
     convolution_windows,
-    is_skipped,
     transposed_windows,
 )
 from tests.functional import drawing, reference

@@ -18,7 +18,8 @@ from torch import Tensor
 from nansparse.errors import InputError
 from nansparse.functional.checks import FLOAT_DTYPES, check_activation, check_weight
 from nansparse.policy import check_threshold
-from nansparse.windows import GAP, Windows, convolution_windows, is_skipped, transposed_windows
+from nansparse.threshold import is_skipped
+from nansparse.windows import GAP, Windows, convolution_windows, transposed_windows
 
 Size = int | Sequence[int]
 
