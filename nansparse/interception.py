@@ -211,7 +211,7 @@ def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
         Its result, marked where it holds NaN.
     """
     name = operation_name(func)
-    target = kwargs.get("out", args[0] if args and _changes_first(name) else None)
+    target = kwargs.get("out", args[0] if args and _changes_first(func, name, args, kwargs) else None)
     with call.recorded(name) as facts:
         facts.update(engine="dense (untaught)", densified=1)
         dense_args, dense_kwargs = tree_map(densified, args), tree_map(densified, kwargs)
@@ -259,9 +259,14 @@ def _is_question(func: Any) -> bool:
     return name in QUESTIONS
 
 
-def _changes_first(name: str) -> bool:
-    in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+def _changes_first(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if name.startswith("__"):
+        return name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
+    if name.endswith("_") or kwargs.get("inplace"):
+        return True
+    code = getattr(func, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return "inplace" in names and names.index("inplace") < len(args) and bool(args[names.index("inplace")])
 
 
 def _any_marked(values: Iterable[Any]) -> bool:

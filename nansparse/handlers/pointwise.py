@@ -18,13 +18,14 @@ from nansparse.unpooling import Unpooled
 UNARY = (
     "relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign tanhshrink sigmoid logsigmoid tanh "
     "hardtanh hardswish hardsigmoid abs neg exp log log1p sqrt rsqrt square reciprocal sin cos erf floor round ceil "
-    "clamp clamp_min clamp_max __neg__ __abs__ alpha_dropout dropout dropout2d dropout3d feature_alpha_dropout"
+    "clamp clamp_min clamp_max __neg__ __abs__"
 ).split()
+# In eval mode they do nothing; left on, they draw their mask for the dense tensor.
+DROPOUT = "dropout dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
 # Position of the flag `inplace` in torch.nn.functional.
 INPLACE = {
     "relu": 1, "relu6": 1, "leaky_relu": 2, "elu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1, "hardtanh": 3,
-    "hardswish": 1, "hardsigmoid": 1, "dropout": 3, "dropout2d": 3, "dropout3d": 3, "alpha_dropout": 3,
-    "feature_alpha_dropout": 3,
+    "hardswish": 1, "hardsigmoid": 1,
 }  # fmt: skip
 BINARY = (
     "add sub subtract mul multiply div divide true_divide maximum minimum rsub __add__ __radd__ __sub__ __rsub__ "
@@ -54,6 +55,13 @@ def _unary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return _give(call, x, activation.with_rows(func(rows, *rest, **options)), in_place=in_place)
 
 
+def _dropout(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    del call, func
+    x, rest = _first(args, kwargs)
+    off = kwargs.get("training", kwargs.get("train", rest[1] if len(rest) > 1 else True)) is False
+    return x if off and isinstance(x, MarkedTensor) else NotImplemented
+
+
 def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, rest = _first(args, kwargs)
     weight = rest[0] if rest else kwargs.get("weight")
@@ -76,6 +84,8 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if main is None:
         return NotImplemented
     shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
+    if in_place and shape != args[0].shape:
+        return NotImplemented
     if any(isinstance(a, MarkedTensor) and (a.dim() != len(shape) or a.shape[0] != shape[0] or a.shape[2:] != shape[2:]) for a in args):
         return NotImplemented
     sites, operands = _aligned(args)
@@ -84,6 +94,7 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if in_place:
         func = getattr(Tensor, name.replace("__i", "__") if name.startswith("__") else name.rstrip("_"))
     rows = func(*plain, **kwargs)
+    rows = rows.to(args[0].dtype) if in_place else rows
     return _give(call, args[0], SparseActivation(sites, rows, partial), in_place=in_place)
 
 
@@ -125,7 +136,7 @@ def _at_sites(operand: Any, sites: Sites) -> Any:
 
 
 def _same(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x = args[0]
+    x, _ = _first(args, kwargs)
     if not isinstance(x, MarkedTensor):
         return NotImplemented
     name = func.__name__
@@ -173,6 +184,7 @@ def _all_named(names: list[str], *, in_place: bool = False) -> list[Any]:
 
 HANDLERS = {
     **dict.fromkeys(_all_named(UNARY, in_place=True), _unary),
+    **dict.fromkeys(_all_named(DROPOUT, in_place=True), _dropout),
     **dict.fromkeys(_all_named(BINARY, in_place=True), _binary),
     **dict.fromkeys(_all_named(CHANGES_FIRST), _binary),
     **dict.fromkeys(_all_named(["prelu"]), _prelu),
