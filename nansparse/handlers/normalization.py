@@ -145,19 +145,21 @@ def _average_window(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: d
     bound = bind([*names, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)], args, kwargs)
     if bound is None or bound["divisor_override"] is not None or bound["padding"] not in (0, (0, 0), (0, 0, 0)):
         return NotImplemented
-    grid, kernel = tuple(bound["input"].shape[2:]), bound["kernel_size"]
+    rank = 2 if "2d" in func.__name__ else 3
+    grid, kernel = tuple(bound["input"].shape[-rank:]), bound["kernel_size"]
     kernel = (kernel,) * len(grid) if isinstance(kernel, int) else tuple(kernel)
     return _average(call, func, args, kwargs) if kernel == grid else NotImplemented
 
 
 def _mean(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a mean over all spatial axes: of the real values."""
+    """Run a mean over space, or over tokens: of the real values. A mean over channels spreads NaN as IEEE has it."""
     bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False), ("dtype", None)], args, kwargs)
     if bound is None or bound["dim"] is None or bound["dtype"] is not None:
         return NotImplemented
     x, axes = bound["input"], bound["dim"]
     axes = [axes] if isinstance(axes, int) else list(axes)
-    if x.dim() not in (4, 5) or sorted(axis % x.dim() for axis in axes) != list(range(2, x.dim())):
+    first = 2 if x.dim() in (4, 5) else 1
+    if not axes or x.dim() < 3 or any(axis % x.dim() < first for axis in axes):
         return NotImplemented
     with call.recorded(func.__name__) as facts:
         facts.update(engine="dense", densified=1)

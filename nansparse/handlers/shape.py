@@ -100,10 +100,12 @@ def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if not isinstance(x, MarkedTensor) or x.dim() not in (4, 5) or dim not in (1, 1 - x.dim()):
         return NotImplemented
-    dtype = kwargs.get("dtype")
+    # torch.softmax(x, dim, dtype), but F.softmax(x, dim, stack level, dtype).
+    dtype = args[-1] if len(args) > 2 and isinstance(args[-1], torch.dtype) else kwargs.get("dtype")
     activation = x.sparse()
     rows = func(activation.rows, dim=1, dtype=dtype)
-    return call.wrap(activation.with_rows(rows))
+    # One NaN makes a whole site NaN.
+    return call.wrap(_narrowed(activation, rows))
 
 
 def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

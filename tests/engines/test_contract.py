@@ -1,0 +1,160 @@
+"""The contract of engines: what `nansparse.functional` says, from every engine that is registered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nansparse import registry
+from nansparse.activation import SparseActivation
+from nansparse.engine import Convolution, Engine
+from nansparse.windows import convolution_windows
+from tests.engines.drawing import Case, cases, exactly_at
+from tests.functional.drawing import COARSE, EXACT, as_array, assert_matches, values, with_nan
+
+TOLERANCE = EXACT | COARSE
+EXAMPLES = {torch.float32: 60, torch.float64: 30, torch.float16: 15, torch.bfloat16: 15}
+engines = pytest.mark.parametrize("name", registry.names())
+
+
+def run(engine: Engine, case: Case) -> SparseActivation:
+    """Run a case, or skip the test with the engine's own words."""
+    activation, convolution = case.for_engine()
+    reasons = engine.unsupported_reasons(activation, convolution)
+    if reasons:
+        pytest.skip("; ".join(reasons))
+    before = activation.rows.clone()
+    out = engine.run(activation, convolution)
+    assert torch.equal(activation.rows.nan_to_num(7.0), before.nan_to_num(7.0)), "the input was changed"
+    return out
+
+
+def assert_holds(out: SparseActivation, case: Case) -> None:
+    """The mask exactly, the values to rounding, and the form that the rest of the house relies on."""
+    expected = case.expected()
+    assert out.shape == tuple(expected.shape)
+    assert out.rows.dtype == expected.dtype
+    # Only groups can be skipped one by one.
+    assert out.partial == bool(out.rows.isnan().any()) or case.options["groups"] > 1
+    assert not out.partial or case.options["groups"] > 1
+    assert torch.equal(out.sites.numbers, out.sites.numbers.sort().values)
+    assert out.sites.coords.dtype == torch.int32
+    assert_matches(out.to_dense().contiguous(), as_array(expected), TOLERANCE[expected.dtype])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's own remark on even kernels
+@engines
+@pytest.mark.parametrize("dtype", EXAMPLES, ids=str)
+@pytest.mark.parametrize("grouping", ["one group", "grouped", "depthwise"])
+@pytest.mark.parametrize("transposed", [False, True], ids=["ordinary", "transposed"])
+def test_an_engine_computes_the_definitions(name, dtype, grouping, transposed):
+    engine = registry.get(name)
+
+    @given(case=cases(transposed=transposed, grouping=grouping, dtype=dtype))
+    @settings(max_examples=EXAMPLES[dtype], database=None, suppress_health_check=[HealthCheck.too_slow])
+    def check(case):
+        assert_holds(run(engine, case), case)
+
+    check()
+
+
+@engines
+@pytest.mark.parametrize("whole_sites", [True, False], ids=["whole sites", "single cells"])
+@pytest.mark.parametrize(
+    ("threshold", "kernel", "channels"),
+    [
+        (0.5, (2, 2), 1),
+        (0.5, (4, 1), 3),
+        (0.1, (5, 2), 2),
+        (0.35, (5, 4), 1),
+        (0.57, (10, 10), 1),
+        (1.0, (3, 3), 2),
+    ],
+)
+def test_a_window_exactly_at_the_threshold_is_skipped(name, threshold, kernel, channels, whole_sites):
+    x = exactly_at(threshold, kernel, channels, whole_sites=whole_sites)
+    case = Case(x, values(1, (2, channels, *kernel)), None, {"groups": 1}, threshold, transposed=False)
+    out = run(registry.get(name), case)
+    assert out.sites.numbers.tolist() == [1]
+    assert_holds(out, case)
+
+
+@engines
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["no site", "every site"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_no_site_and_every_site(name, share, transposed):
+    x = values(0, (2, 3, 5, 4), torch.float32)
+    x = x if share else x.fill_(torch.nan)
+    case = Case(x, values(1, (3, 3, 3, 3), torch.float32), None, {"groups": 1, "padding": 1}, 0.3, transposed)
+    out = run(registry.get(name), case)
+    assert len(out.sites) == (2 * 5 * 4 if share else 0)
+    assert_holds(out, case)
+
+
+@engines
+def test_padding_counts_in_the_denominator(name):
+    """One real cell of nine in the corner, five of them padding: 3/9 is under 0.5, 3/4 would not be."""
+    x = torch.full((1, 1, 2, 2), torch.nan)
+    x[..., 0, 0] = 3.0
+    case = Case(x, torch.ones(1, 1, 3, 3), None, {"groups": 1, "padding": 1}, 0.5, transposed=False)
+    out = run(registry.get(name), case)
+    assert len(out.sites) == 4
+    # The mean of the six real cells is 3/6; three cells take it.
+    torch.testing.assert_close(out.rows, torch.full((4, 1), 3.0 + 3 * 0.5))
+
+
+@engines
+def test_infinities_are_values_and_stay(name):
+    x = torch.ones(1, 1, 3, 3)
+    x[..., 0, 0], x[..., 2, 2] = torch.inf, torch.nan
+    case = Case(x, torch.ones(1, 1, 1, 1), None, {"groups": 1}, 0.5, transposed=False)
+    out = run(registry.get(name), case)
+    assert len(out.sites) == 8
+    assert out.rows.isinf().sum() == 1
+
+
+@engines
+@given(seed=st.integers(0, 999))
+@settings(max_examples=20)
+def test_batch_mates_are_independent(name, seed):
+    """Batch 1 four times equals batch 4."""
+    x = with_nan(values(seed, (4, 3, 6, 5), torch.float32), ("half", "sites", "few")[seed % 3], seed)
+    weight = values(seed + 1, (4, 3, 3, 3), torch.float32)
+    together = Case(x, weight, None, {"groups": 1, "padding": 1}, 0.5, transposed=False)
+    whole = run(registry.get(name), together).to_dense()
+    for sample in range(4):
+        alone = run(
+            registry.get(name), Case(x[sample : sample + 1], weight, None, together.options, 0.5, False)
+        )
+        assert_matches(whole[sample : sample + 1].contiguous(), alone.to_dense().numpy(), 1e-6)
+
+
+@engines
+def test_the_same_input_twice_gives_the_same_bits(name):
+    x = with_nan(values(3, (1, 16, 24, 24), torch.float32), "sites", 4)
+    case = Case(x, values(5, (16, 16, 3, 3), torch.float32), None, {"groups": 1, "padding": 1}, 0.5, False)
+    first, second = (run(registry.get(name), case).to_dense(0.0) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@engines
+def test_two_convolutions_on_one_set_of_sites_do_not_share_what_differs(name):
+    """Plans are kept with the sites: another kernel, stride, threshold or partial row is another plan."""
+    x = with_nan(values(0, (1, 4, 9, 8)), "sites", 1)
+    activation = SparseActivation.from_dense(x)
+    engine = registry.get(name)
+    for kernel, stride, threshold in (((3, 3), 1, 0.5), ((3, 3), 2, 0.5), ((1, 3), 1, 0.5), ((3, 3), 1, 1.0)):
+        windows = convolution_windows((9, 8), kernel, stride)
+        weight = values(7, (2, 4, *kernel))
+        out = engine.run(activation, Convolution(weight, None, windows, 1, threshold))
+        case = Case(x, weight, None, {"stride": stride, "groups": 1}, threshold, transposed=False)
+        assert_holds(out, case)
+    holed = activation.rows.clone()
+    holed[::2, :3] = torch.nan
+    partial = SparseActivation(activation.sites, holed, partial=True)
+    windows = convolution_windows((9, 8), (3, 3), 1)
+    weight = values(7, (2, 4, 3, 3))
+    case = Case(partial.to_dense(), weight, None, {"groups": 1}, 0.5, transposed=False)
+    assert_holds(engine.run(partial, Convolution(weight, None, windows, 1, 0.5)), case)
