@@ -43,7 +43,7 @@ class DenseEngine(Engine):
             return _run_grouped(activation, convolution)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         rows = zeroed_rows(activation)
-        zeroed = SparseActivation(activation.sites, rows[: len(activation.rows)], partial=False).to_dense(0.0)
+        zeroed = SparseActivation(activation.sites, rows, partial=False).to_dense(0.0)
         out = rows_of_dense(_convolve(zeroed, convolution.weight, convolution.bias, convolution), plan.out)
         if len(plan.filled):
             out = out.contiguous()

@@ -46,7 +46,7 @@ class GatherEngine(Engine):
             The output.
         """
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        rows = zeroed_rows(activation)
+        rows = zeroed_rows(activation, extra=2)
         out = rows.new_empty(len(plan.out), convolution.out_channels)
         for taps in plan.taps:
             _multiply(out, rows, convolution, taps)

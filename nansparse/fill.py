@@ -9,6 +9,7 @@ NaN need the second pass over the channels. Both terms touch the windows that ho
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
@@ -16,17 +17,20 @@ from nansparse.engine import Convolution
 from nansparse.plan import Taps, WindowPlan
 
 
-def zeroed_rows(activation: SparseActivation) -> Tensor:
-    """Copy the rows with zeros for NaN, and two rows of zeros behind them: padding and missing sites.
+def zeroed_rows(activation: SparseActivation, extra: int = 0) -> Tensor:
+    """Give the rows with zeros for NaN, and rows of zeros behind them.
 
     Args:
         activation: The input.
+        extra: Rows of zeros; 2 stand for what a plan calls padding and missing sites.
 
     Returns:
-        (P + 2, C).
+        (P + extra, C); the activation's own rows, not a copy, if nothing has to change.
     """
+    if not extra and not activation.partial:
+        return activation.rows
     count = len(activation.rows)
-    rows = activation.rows.new_empty(count + 2, activation.channels)
+    rows = activation.rows.new_empty(count + extra, activation.channels)
     rows[:count] = activation.rows
     rows[count:] = 0
     if activation.partial:
@@ -40,7 +44,7 @@ def add_fill_terms(out: Tensor, rows: Tensor, activation: SparseActivation, conv
 
     Args:
         out: (M, C_out), conv(x0, W) at the kept windows.
-        rows: What `zeroed_rows` gave.
+        rows: (P, C) with zeros for NaN; rows behind those are ignored.
         activation: The input.
         convolution: The convolution, with one group.
         plan: Its plan.
@@ -48,7 +52,7 @@ def add_fill_terms(out: Tensor, rows: Tensor, activation: SparseActivation, conv
     if not len(plan.filled):
         return
     wide = torch.float32 if rows.dtype in (torch.float16, torch.bfloat16) else rows.dtype
-    sums = rows.sum(1, dtype=wide)
+    sums = F.pad(rows[: len(activation.rows)].sum(1, dtype=wide), (0, 2))
     for taps in plan.taps:
         filled, where = _filled(plan, taps)
         if not len(filled):

@@ -49,6 +49,22 @@ class PoolMemory:
         """Where they live."""
         return self.first.device
 
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """For every cell of the batch: its window (int32), its number there (uint8, `OUTSIDE` if in none), its bit."""
+        windows = self.windows
+        window = torch.arange(self.batch, dtype=torch.int32, device=self.device)
+        cell = torch.zeros(self.batch, dtype=torch.uint8, device=self.device)
+        for size, out, kernel in zip(windows.grid, windows.out_grid, windows.kernel, strict=True):
+            along = torch.arange(size, dtype=torch.int32, device=self.device)
+            owner = torch.div(along, kernel, rounding_mode="floor")
+            within = (along - owner * kernel).to(torch.uint8)
+            window = window[..., None] * out + owner.clamp(max=max(out - 1, 0))
+            outside = (owner >= out) | (cell[..., None] == OUTSIDE)
+            cell = (cell[..., None] * kernel + within).masked_fill_(outside, OUTSIDE)
+        bit = (torch.ones_like(cell) << cell.clamp(max=7)).masked_fill_(cell == OUTSIDE, 0)
+        return window.flatten(), cell.flatten(), bit.flatten()
+
     def to_dense(self) -> Tensor:
         """Write the indices out as `torch.nn.functional.max_pool2d` gives them.
 
@@ -68,10 +84,8 @@ class PoolMemory:
         """
         if self.codes is None:
             return None
-        window, cell = _places(self)
-        bits = torch.ones_like(cell) << cell.clamp(max=7)
-        inside = cell != OUTSIDE
-        rows = self.codes.index_select(0, window) & (bits * inside)[:, None]
+        window, _, bit = self.places
+        rows = self.codes.index_select(0, window) & bit[:, None]
         return rows.bool().view(self.batch, *self.windows.grid, -1).movedim(-1, 1)
 
 
@@ -131,9 +145,8 @@ class Unpooled:
         everywhere = _and_over_channels(self._codes)
         if not bool(everywhere.any()):
             return None
-        window, cell = _places(self.memory)
-        bits = torch.ones_like(cell) << cell.clamp(max=7)
-        return (everywhere.index_select(0, window) & (bits * (cell != OUTSIDE))).bool()
+        window, _, bit = self.memory.places
+        return (everywhere.index_select(0, window) & bit).bool()
 
     def at(self, sites: Sites) -> SparseActivation:
         """Read the activation at some sites.
@@ -151,9 +164,9 @@ class Unpooled:
             else:
                 chosen = kept.index_select(0, sites.numbers)
                 sites = sites if bool(chosen.all()) else sites.take(chosen.nonzero().flatten())
-        window, cell = _places(self.memory)
+        window, cell, bit = self.memory.places
         if not sites.is_complete:
-            window, cell = window.index_select(0, sites.numbers), cell.index_select(0, sites.numbers)
+            window, cell, bit = (place.index_select(0, sites.numbers) for place in (window, cell, bit))
         source = self.values.rows
         row = window
         if not self.values.sites.is_complete:
@@ -165,8 +178,7 @@ class Unpooled:
         rows = torch.where(won, source.index_select(0, row), source.new_zeros(()))
         partial = False
         if self._codes is not None:
-            bits = (torch.ones_like(cell) << cell.clamp(max=7)) * (cell != OUTSIDE)
-            nan = (self._codes.index_select(0, window) & bits[:, None]).bool()
+            nan = (self._codes.index_select(0, window) & bit[:, None]).bool()
             partial = bool(nan.any())
             rows = rows.masked_fill_(nan, torch.nan) if partial else rows
         return SparseActivation(sites, rows, partial)
@@ -198,24 +210,6 @@ def tiles_the_grid(windows: Windows, most_cells: int) -> bool:
     inside = all(o * k <= g for o, k, g in zip(windows.out_grid, windows.kernel, windows.grid, strict=True))
     ones = all(d == 1 or k == 1 for d, k in zip(windows.dilation, windows.kernel, strict=True))
     return windows.kernel == windows.stride and not any(windows.padding) and inside and ones and windows.volume <= most_cells
-
-
-def _places(memory: PoolMemory) -> tuple[Tensor, Tensor]:
-    """Say for every cell of the grid which window it is in (int32) and where in it (uint8, `OUTSIDE` if in none)."""
-    windows = memory.windows
-    window = torch.zeros(1, dtype=torch.int32, device=memory.device)
-    cell = torch.zeros(1, dtype=torch.uint8, device=memory.device)
-    window = torch.arange(memory.batch, dtype=torch.int32, device=memory.device)
-    cell = cell.expand(memory.batch)
-    for size, out, kernel in zip(windows.grid, windows.out_grid, windows.kernel, strict=True):
-        along = torch.arange(size, dtype=torch.int32, device=memory.device)
-        owner = torch.div(along, kernel, rounding_mode="floor")
-        within = (along - owner * kernel).to(torch.uint8)
-        outside = owner >= out
-        window = window[..., None] * out + owner.clamp(max=max(out - 1, 0))
-        joined = cell[..., None] * kernel + within
-        cell = torch.where(outside | (cell[..., None] == OUTSIDE), OUTSIDE, joined).to(torch.uint8)
-    return window.flatten(), cell.flatten()
 
 
 def _and_over_channels(codes: Tensor) -> Tensor:
