@@ -158,7 +158,7 @@ def draw_convolution(path: Path) -> None:
     out = nan_conv(x, torch.full((1, 1, 3, 3), 1 / 9), padding=1, threshold=THRESHOLD)
     skipped = skipped_windows(x, 3, padding=1, threshold=THRESHOLD)[0, 0]
     nan_cells = torch.nn.functional.conv2d(x.isnan().float(), torch.ones(1, 1, 3, 3), padding=1)[0, 0].long()
-    figure = Figure(figsize=(10.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(10.2, 4.15), layout="constrained")
     panels = figure.subplots(1, 3)
     frame(panels[0], "input", size)
     frame(panels[1], "NaN cells of each window / 9", size)
