@@ -23,9 +23,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from nansparse.activation import SparseActivation
-from nansparse.marked import MarkedTensor, Payload, densified
+from nansparse.fallback import changes_first, operation_name, run_dense
+from nansparse.marked import MarkedTensor, Payload
 from nansparse.policy import Policy
 from nansparse.record import RunRecord
+from nansparse.tainted import VIEWS, TaintedStorages
 
 # What a marked tensor answers itself: nothing here reads values.
 QUESTIONS = frozenset(
@@ -46,6 +48,7 @@ class ModelCall:
         record: Where to write what was done.
         channels_last: Whether dense tensors are laid out channels last.
         names: Module id to dotted name.
+        tainted: Plain tensors that the model wrote NaN into.
     """
 
     def __init__(self, policy: Policy, record: RunRecord, model: nn.Module, *, channels_last: bool) -> None:
@@ -59,8 +62,7 @@ class ModelCall:
         """
         self.policy, self.record, self.channels_last = policy, record, channels_last
         self.names = {id(module): name for name, module in model.named_modules()}
-        # Storages of plain tensors that a model wrote NaN into, kept alive so that their addresses stay theirs.
-        self._tainted: dict[int, Any] = {}
+        self.tainted = TaintedStorages()
 
     def wrap(self, payload: Payload, view_of: MarkedTensor | None = None) -> MarkedTensor:
         """Hand a payload to the model.
@@ -86,7 +88,7 @@ class ModelCall:
         """
         if isinstance(x, MarkedTensor) or not _holds_nan(x):
             return x
-        return self.wrap(SparseActivation.from_dense(x) if x.dim() in (4, 5) else x)
+        return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x)
 
     def marked_inputs(self, values: Any) -> Any:
         """Scan the inputs of the model once, and mark those that hold NaN.
@@ -103,17 +105,20 @@ class ModelCall:
 
         return tree_map(mark, values)
 
-    def taint(self, x: Tensor) -> None:
-        """Remember that NaN was written into a plain tensor.
+    def mark_view(self, x: Tensor, base: MarkedTensor) -> Tensor:
+        """Mark a dense view of a marked tensor, NaN or not: whoever changes one of the two changes the other.
 
         Args:
-            x: The tensor.
+            x: A view of what `base.dense()` gave.
+            base: The tensor it views.
+
+        Returns:
+            The marked tensor.
         """
-        storage = x.untyped_storage()
-        self._tainted[storage.data_ptr()] = storage
+        return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x, view_of=base)
 
     def untaint(self, value: Any) -> Any:
-        """Mark plain tensors that NaN was written into.
+        """Mark a plain tensor that NaN was written into.
 
         Args:
             value: Any argument.
@@ -121,16 +126,7 @@ class ModelCall:
         Returns:
             The argument, or a marked tensor in its place.
         """
-        if isinstance(value, Tensor) and not isinstance(value, MarkedTensor):
-            if value.layout == torch.strided and value.untyped_storage().data_ptr() in self._tainted:
-                return self.mark(value)
-            return value
-        return value
-
-    @property
-    def has_tainted(self) -> bool:
-        """Whether any plain tensor had NaN written into it."""
-        return bool(self._tainted)
+        return self.mark(value) if self.tainted.holds(value) else value
 
     def layer(self) -> str:
         """Find the innermost module whose method is running.
@@ -181,8 +177,16 @@ class CatchCalls(TorchFunctionMode):
         """Decide over one call."""
         del types
         kwargs = kwargs or {}
-        if self.call.has_tainted:
-            args, kwargs = _shallow_map(self.call.untaint, args), _shallow_map(self.call.untaint, kwargs)
+        if self.call.tainted:
+            if not _any_marked(args) and (_is_question(func) or operation_name(func) in VIEWS):
+                return tree_map(self._mark_copy, func(*args, **kwargs))
+            args, kwargs = self._untainted(func, args, kwargs)
+        result = self._routed(func, args, kwargs)
+        if func is Tensor.__getitem__ and isinstance(result, MarkedTensor):
+            result.index = args[1]
+        return result
+
+    def _routed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         marked = _any_marked(args) or bool(kwargs and _any_marked(kwargs.values()))
         if not marked and func not in self.always:
             return func(*args, **kwargs)
@@ -197,55 +201,27 @@ class CatchCalls(TorchFunctionMode):
                 return func(*args, **kwargs)
         return run_dense(self.call, func, args, kwargs)
 
+    def _mark_copy(self, value: Any) -> Any:
+        """Mark what is no view of a plain tensor that NaN was written into; the views stay plain."""
+        return (
+            value
+            if not isinstance(value, Tensor) or self.call.tainted.holds(value)
+            else self.call.mark(value)
+        )
 
-def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operation that nobody taught us on dense tensors, NaN at the missing sites.
-
-    Args:
-        call: The state of the call.
-        func: The operation.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        Its result, marked where it holds NaN.
-    """
-    name = operation_name(func)
-    target = kwargs.get("out", args[0] if args and _changes_first(func, name, args, kwargs) else None)
-    with call.recorded(name) as facts:
-        facts.update(engine="dense (untaught)", densified=1)
-        dense_args, dense_kwargs = tree_map(densified, args), tree_map(densified, kwargs)
-        if isinstance(target, MarkedTensor):
-            # The payload may be read by others: change a copy.
-            copy = target.dense().clone()
-            if "out" in kwargs:
-                dense_kwargs["out"] = copy
-            else:
-                dense_args = (copy, *dense_args[1:])
-        result = func(*dense_args, **dense_kwargs)
-    if isinstance(target, MarkedTensor):
-        target.replace(SparseActivation.from_dense(copy) if copy.dim() in (4, 5) else copy)
-        return target if isinstance(result, Tensor) else result
-    if isinstance(target, Tensor):
-        if target.is_floating_point() and bool(target.isnan().any()):
-            call.taint(target)
-        return result
-    return tree_map(call.mark, result)
+    def _untainted(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Mark the plain arguments that NaN was written into, but the one that is written to."""
+        untaint = self.call.untaint
+        first, rest = args[:1], args[1:]
+        first = first if changes_first(func, args, kwargs) else _shallow_map(untaint, first)
+        named = {k: v if k == "out" else _shallow_map(untaint, v) for k, v in kwargs.items()}
+        return (*first, *_shallow_map(untaint, rest)), named
 
 
-def operation_name(func: Any) -> str:
-    """Name a torch function as users know it.
-
-    Args:
-        func: What a TorchFunctionMode is given.
-
-    Returns:
-        Its name; "Tensor.T" and the like for properties.
-    """
-    name = getattr(func, "__name__", repr(func))
-    if name in ("__get__", "__set__"):
-        return f"Tensor.{getattr(func.__self__, '__name__', '?')}"
-    return name
+def _is_spatial(x: Tensor) -> bool:
+    return x.dim() in (4, 5) and x.is_floating_point()
 
 
 def _holds_nan(x: Any) -> bool:
@@ -257,16 +233,6 @@ def _is_question(func: Any) -> bool:
     if name == "__get__":
         name = getattr(func.__self__, "__name__", "")
     return name in QUESTIONS
-
-
-def _changes_first(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and name not in ("__invert__", "__index__", "__int__"))
-    if name.endswith("_") or kwargs.get("inplace"):
-        return True
-    code = getattr(func, "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code is not None else ()
-    return "inplace" in names and names.index("inplace") < len(args) and bool(args[names.index("inplace")])
 
 
 def _any_marked(values: Iterable[Any]) -> bool:

@@ -21,10 +21,10 @@ Payload = SparseActivation | Unpooled | PoolMemory | Tensor
 
 
 class _Alias:
-    """Shared by the tensors that would share memory: counts in-place changes."""
+    """Shared by the tensors that would share memory: who changed it in place, in order."""
 
     def __init__(self) -> None:
-        self.version = 0
+        self.writers: list[int] = []
 
 
 class MarkedTensor(torch.Tensor):
@@ -32,7 +32,9 @@ class MarkedTensor(torch.Tensor):
 
     _payload: Payload
     _alias: _Alias
-    _version: int
+    _seen: int
+    # Where in another marked tensor this one was found, if it was made by indexing.
+    index: Any = None
 
     @staticmethod
     def __new__(cls, payload: Payload, *, channels_last: bool = False, view_of: MarkedTensor | None = None):  # noqa: ANN205
@@ -60,7 +62,7 @@ class MarkedTensor(torch.Tensor):
         self._channels_last = channels_last
         self._payload = payload
         self._alias = _Alias() if view_of is None else view_of._alias
-        self._version = self._alias.version
+        self._seen = len(self._alias.writers)
 
     @property
     def payload(self) -> Payload:
@@ -69,7 +71,7 @@ class MarkedTensor(torch.Tensor):
         Raises:
             NansparseError: If a tensor that shares its memory was changed in place since.
         """
-        if self._version != self._alias.version:
+        if self._seen != len(self._alias.writers):
             raise NansparseError(
                 "a marked activation was changed in place through a view of it (or the other way round), which "
                 "nansparse cannot follow: use the out-of-place operation, or .clone() first"
@@ -83,8 +85,23 @@ class MarkedTensor(torch.Tensor):
             payload: The new payload, of the same shape.
         """
         self._payload = payload
-        self._alias.version += 1
-        self._version = self._alias.version
+        self._alias.writers.append(id(self))
+        self._seen = len(self._alias.writers)
+
+    def take_back(self, part: MarkedTensor, index: Any) -> None:
+        """Make `x[index] += y` work: the part that was changed in place is put back where it was taken from.
+
+        Args:
+            part: What is about to be assigned.
+            index: Where.
+        """
+        changes = self._alias.writers[self._seen :]
+        if (
+            part._alias is self._alias
+            and all(w == id(part) for w in changes)
+            and _same_index(part.index, index)
+        ):
+            self._seen = len(self._alias.writers)
 
     def sparse(self) -> SparseActivation:
         """Give the sparse form.
@@ -129,6 +146,13 @@ def densified(value: Any) -> Any:
         The dense tensor, or the value itself.
     """
     return value.dense() if isinstance(value, MarkedTensor) else value
+
+
+def _same_index(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same_index, one, other))
+    known = (int, slice, type(Ellipsis))
+    return isinstance(one, known) and type(one) is type(other) and one == other
 
 
 def _strides(shape: torch.Size, channels_last: bool) -> list[int]:

@@ -79,7 +79,7 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
             return value
         if not isinstance(value, Tensor):
             return value
-        value = call.untaint(value) if call.has_tainted else value
+        value = call.untaint(value)
         if isinstance(value, MarkedTensor):
             value = _filled(value, call)
             if form.like is not None:

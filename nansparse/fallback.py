@@ -1,0 +1,124 @@
+"""An operation that nobody taught nansparse.
+
+It runs on dense tensors, NaN at the missing sites, and is recorded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from nansparse.activation import SparseActivation
+from nansparse.errors import NansparseError
+from nansparse.marked import MarkedTensor
+
+if TYPE_CHECKING:
+    from nansparse.interception import ModelCall
+
+
+def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation on dense tensors.
+
+    Args:
+        call: The state of the call.
+        func: The operation.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        Its result, marked where it holds NaN or is a view of a marked tensor.
+    """
+    name = operation_name(func)
+    target = kwargs.get("out", args[0] if args and changes_first(func, args, kwargs) else None)
+    if name == "__setitem__" and all(isinstance(arg, MarkedTensor) for arg in (args[0], args[2])):
+        args[0].take_back(args[2], args[1])
+    dense = _Dense(target)
+    with call.recorded(name) as facts:
+        facts.update(engine="dense (untaught)", densified=1)
+        result = func(*tree_map(dense, args), **tree_map(dense, kwargs))
+    if isinstance(target, MarkedTensor):
+        _give_back(dense.copies[id(target)][1], target, name)
+        return target if isinstance(result, Tensor) else result
+    written = [t for t in tree_flatten(target)[0] if isinstance(t, Tensor)]
+    for tensor in written:
+        call.tainted.add(tensor)
+    return result if written else tree_map(lambda value: _marked(call, value, dense), result)
+
+
+class _Dense:
+    """Turns marked tensors into dense ones, each once, and remembers which became which."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.copies: dict[int, tuple[MarkedTensor, Tensor]] = {}
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, MarkedTensor):
+            return value
+        if id(value) not in self.copies:
+            dense = value.dense()
+            # Others may read what a marked tensor stands for: only a copy is written to.
+            self.copies[id(value)] = (value, dense.clone() if value is self.target else dense)
+        return self.copies[id(value)][1]
+
+
+def _give_back(changed: Tensor, target: MarkedTensor, name: str) -> None:
+    if changed.shape != target.shape or changed.dtype != target.dtype:
+        raise NansparseError(
+            f"{name} changes the shape or type of a marked activation in place, which nansparse cannot follow: "
+            "use the out-of-place operation"
+        )
+    spatial = changed.dim() in (4, 5) and changed.is_floating_point()
+    target.replace(SparseActivation.from_dense(changed) if spatial else changed)
+
+
+def _marked(call: ModelCall, value: Any, dense: _Dense) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    storage = _storage(value)
+    base = next((marked for marked, copy in dense.copies.values() if _storage(copy) == storage), None)
+    return call.mark(value) if base is None or not storage else call.mark_view(value, base)
+
+
+def _storage(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
+
+
+def operation_name(func: Any) -> str:
+    """Name a torch function as users know it.
+
+    Args:
+        func: What a TorchFunctionMode is given.
+
+    Returns:
+        Its name; "Tensor.T" and the like for properties.
+    """
+    name = getattr(func, "__name__", repr(func))
+    if name in ("__get__", "__set__"):
+        return f"Tensor.{getattr(func.__self__, '__name__', '?')}"
+    return name
+
+
+def changes_first(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operation changes its first argument in place.
+
+    Args:
+        func: The operation.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        True for methods such as `add_`, for `+=`, for item assignment and where a flag `inplace` is set.
+    """
+    name = operation_name(func)
+    if name.startswith("__"):
+        return name == "__setitem__" or (
+            name.startswith("__i") and name not in ("__invert__", "__index__", "__int__", "__iter__")
+        )
+    if name.endswith("_") or kwargs.get("inplace"):
+        return True
+    code = getattr(func, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return "inplace" in names and names.index("inplace") < len(args) and bool(args[names.index("inplace")])
