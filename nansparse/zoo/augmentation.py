@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-# Chances of a sample to get each kind of background or noise.
-NOISE_CHANCE = 0.5
-BLUR_CHANCE = 0.2
-LEVEL_CHANCE = 0.12
-REPLACED_CHANCE = 0.15
-NOISY_BACKGROUND_CHANCE = 0.08
+# Chances of a sample to get each kind of variation.
+INTENSITY_CHANCE = 0.7
+NOISE_CHANCE = 0.4
+BLUR_CHANCE = 0.1
+LEVEL_CHANCE = 0.1
+REPLACED_CHANCE = 0.12
+NOISY_BACKGROUND_CHANCE = 0.06
 
 
 def augment(images: Tensor, labels: Tensor, *, crop: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -32,7 +33,8 @@ def augment(images: Tensor, labels: Tensor, *, crop: int, generator: Generator) 
     """
     images, labels = _move(images, labels, crop, generator)
     inside = images > 0
-    images = _vary_intensity(images, generator)
+    varied = _chosen(len(images), INTENSITY_CHANCE, generator)
+    images = torch.where(varied, _vary_intensity(images, generator), images)
     images = torch.where(inside, images, 0.0).clamp(0.0, 1.0)
     return _vary_background(images, labels, inside, generator), labels
 
@@ -50,12 +52,12 @@ def _move(images: Tensor, labels: Tensor, crop: int, generator: Generator) -> tu
         Images and labels. Background stays exactly zero: interpolation does not bleed into it.
     """
     n, _, height, width = images.shape
-    angle = _between(n, -0.26, 0.26, generator)
+    angle = _between(n, -0.2, 0.2, generator)
     scale = _between(n, 0.87, 1.15, generator)
     # H runs from right to left: mirroring it swaps the hemispheres.
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     # Centres are drawn around the middle; some crops show more background than brain.
-    shift = torch.randn((2, n), generator=generator) * 0.25
+    shift = torch.randn((2, n), generator=generator) * 0.2
     rows, columns = crop / height * scale, crop / width * scale
     cos, sin = torch.cos(angle), torch.sin(angle)
     # grid_sample counts (x, y) = (width, height), both from -1 to 1.
@@ -84,14 +86,14 @@ def _vary_intensity(images: Tensor, generator: Generator) -> Tensor:
         Images of the same shape; the background is not kept.
     """
     n, _, height, width = images.shape
-    gamma = torch.exp(_between(n, -0.3, 0.3, generator))
+    gamma = torch.exp(_between(n, -0.25, 0.25, generator))
     images = images.clamp(min=1e-4) ** _each(gamma)
     coarse = torch.randn((n, 1, 3, 3), generator=generator) * _each(_between(n, 0.0, 0.15, generator))
     field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
     images = images * torch.exp(field) * _each(_between(n, 0.75, 1.08, generator))
     blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     images = torch.where(_chosen(n, BLUR_CHANCE, generator), 0.5 * (images + blurred), images)
-    spread = _each(_between(n, 0.0, 0.05, generator)) * _chosen(n, NOISE_CHANCE, generator)
+    spread = _each(_between(n, 0.0, 0.04, generator)) * _chosen(n, NOISE_CHANCE, generator)
     return images + spread * torch.randn(images.shape, generator=generator)
 
 

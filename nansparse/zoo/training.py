@@ -57,11 +57,11 @@ def train_tissue_model(
     model = new_tissue_model()
     initialise(model, generator)
     with _threads(threads), whole_file(output) as unfinished:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         batches = _batches(load_tissue_data(), steps, batch_size, crop, generator)
         _fit(model, batches, steps, learning_rate, progress=progress)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, unfinished)
+        unfinished.write_bytes(save(model.state_dict()))
 
 
 def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
