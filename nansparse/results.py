@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from nansparse.errors import EnableError, InputError
+from nansparse.errors import EnableError, InputError, UnexpectedNaNError
 from nansparse.marked import MarkedTensor
 
 if TYPE_CHECKING:
     from nansparse.interception import ModelCall
+
+_UNEXPECTED = (
+    "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a logarithm, a "
+    "division): run the model without nansparse to see where it starts"
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,11 @@ class InputForm:
         return cls(
             channels_last=any(_is_channels_last(t) for t in spatial) or _weights_channels_last(model),
             requires_grad=any(t.requires_grad for t in tensors),
-            parameters_require_grad=torch.is_grad_enabled() and any(p.requires_grad for p in model.parameters()),
-            like=next((t for t in tensors if type(t) is not Tensor and not isinstance(t, nn.Parameter)), None),
+            parameters_require_grad=torch.is_grad_enabled()
+            and any(p.requires_grad for p in model.parameters()),
+            like=next(
+                (t for t in tensors if type(t) is not Tensor and not isinstance(t, nn.Parameter)), None
+            ),
         )
 
 
@@ -72,21 +81,49 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
         The output, with no marked tensor left.
     """
 
+    seen: set[int] = set()
+
     def release(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            for name in vars(value):
-                object.__setattr__(value, name, tree_map(release, getattr(value, name)))
-            return value
-        if not isinstance(value, Tensor):
-            return value
-        value = call.untaint(value)
-        if isinstance(value, MarkedTensor):
-            value = _filled(value, call)
-            if form.like is not None:
-                value = _dressed(value, form.like)
-        return _without_gradient(value) if form.parameters_require_grad else value
+        if isinstance(value, Tensor):
+            return _plain(call.untaint(value), call, form)
+        if id(value) not in seen:
+            seen.add(id(value))
+            for container, key, held in _held_by(value):
+                changed = tree_map(release, held)
+                if isinstance(container, (dict, list)):
+                    container[key] = changed
+                else:
+                    object.__setattr__(container, key, changed)
+        return value
 
     return tree_map(release, out)
+
+
+def _held_by(value: Any) -> list[tuple[Any, Any, Any]]:
+    # Lists (container, key, held value) for what torch's pytrees take for a leaf.
+    if isinstance(value, dict):
+        return [(value, key, held) for key, held in value.items()]
+    if isinstance(value, list):
+        return [(value, at, held) for at, held in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(value, field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+    if callable(value) or not hasattr(value, "__dict__"):
+        return []
+    return [(value, name, held) for name, held in vars(value).items()]
+
+
+def _plain(value: Tensor, call: ModelCall, form: InputForm) -> Tensor:
+    # Turns one tensor into what a dense run would return.
+    dress, like = type(value), value
+    if isinstance(value, MarkedTensor):
+        dress, like = (Tensor, value) if form.like is None else (type(form.like), form.like)
+        plain = _filled(value, call)
+    else:
+        plain = value if dress is Tensor else value.as_subclass(Tensor)
+        if plain.is_floating_point() and bool(plain.detach().sum().isnan()) and bool(plain.isnan().any()):
+            raise UnexpectedNaNError(_UNEXPECTED)
+    plain = _without_gradient(plain) if form.parameters_require_grad else plain
+    return plain if dress in (Tensor, nn.Parameter) else _dressed(plain, like)
 
 
 def _filled(value: MarkedTensor, call: ModelCall) -> Tensor:
@@ -96,6 +133,8 @@ def _filled(value: MarkedTensor, call: ModelCall) -> Tensor:
     if value.dim() not in (4, 5):
         return value.dense().nan_to_num(float(wanted), torch.inf, -torch.inf)
     activation = value.sparse()
+    if not activation.partial and bool(activation.rows.sum().isnan()) and bool(activation.rows.isnan().any()):
+        raise UnexpectedNaNError(_UNEXPECTED)
     if activation.partial:
         activation = activation.with_rows(activation.rows.nan_to_num(float(wanted), torch.inf, -torch.inf))
     dense = activation.to_dense(float(wanted))
@@ -106,7 +145,8 @@ def _dressed(value: Tensor, like: Tensor) -> Tensor:
     """Give a plain tensor the class and the attributes of an input (metadata such as an affine)."""
     dressed = value.as_subclass(type(like))
     for name, attribute in vars(like).items():
-        setattr(dressed, name, attribute)
+        # What is added to the output's metadata must not show in the input's.
+        setattr(dressed, name, copy.copy(attribute))
     return dressed
 
 
