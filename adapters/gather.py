@@ -63,18 +63,25 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -
     width = reads * rows.shape[1]
     weight = convolution.taps_last[:, :, taps.positions].transpose(1, 2).flatten(1)
     multiply = _as_pointwise if _pointwise_is_faster(rows) else F.linear
-    chunks = max(1, -(-windows * width // CELLS_PER_CHUNK))
-    step = max(1, -(-windows // chunks))
+    step = _rounded(min(windows, CELLS_PER_CHUNK // width))
     scratch = rows.new_empty(step * reads, rows.shape[1])
     for start in range(0, windows, step):
         chosen = taps.table[start : start + step]
-        cells = scratch[: chosen.numel()]
-        torch.index_select(rows, 0, chosen.flatten(), out=cells)
-        product = multiply(cells.view(len(chosen), width), weight, convolution.bias)
+        torch.index_select(rows, 0, chosen.flatten(), out=scratch[: chosen.numel()])
+        size = _rounded(len(chosen))
+        scratch[chosen.numel() : size * reads] = 0
+        cells = scratch[: size * reads].view(size, width)
+        product = multiply(cells, weight, convolution.bias)[: len(chosen)]
         if taps.outputs is None:
             out[start : start + step] = product
         else:
             out.index_copy_(0, taps.outputs[start : start + step].long(), product)
+
+
+def _rounded(windows: int) -> int:
+    """Round a chunk up, so that few sizes occur: oneDNN generates code for each size it meets."""
+    grain = 256 if windows > 2048 else 64
+    return max(-(-windows // grain), 1) * grain
 
 
 def _pointwise_is_faster(rows: Tensor) -> bool:
@@ -84,7 +91,10 @@ def _pointwise_is_faster(rows: Tensor) -> bool:
 
 
 def _as_pointwise(cells: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply (m, K) by (C_out, K) as a 1x1 convolution over an image of m x 1."""
-    image = cells.view(1, len(cells), 1, -1).permute(0, 3, 1, 2)
-    out = F.conv2d(image, weight[:, :, None, None], bias)
+    """Multiply (m, K) by (C_out, K) as a 1x1 convolution over 16 images of m / 16 x 1.
+
+    With one thread torch hands a 1x1 convolution to oneDNN only from a batch of 16 on.
+    """
+    images = cells.view(16, len(cells) // 16, 1, -1).permute(0, 3, 1, 2)
+    out = F.conv2d(images, weight[:, :, None, None], bias)
     return out.permute(0, 2, 3, 1).reshape(len(cells), -1)

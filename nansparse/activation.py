@@ -6,6 +6,7 @@ A site is missing when all its channels are NaN. A row may hold NaN in some chan
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,6 +38,15 @@ class SparseActivation:
         """Shape of the dense tensor, (N, C, *spatial)."""
         return (self.sites.batch, self.channels, *self.sites.grid)
 
+    @cached_property
+    def holes(self) -> tuple[Tensor, Tensor]:
+        """The rows that hold NaN, int64 (H,), and where they do, bool (H, C)."""
+        if not self.partial:
+            none = torch.zeros(0, dtype=torch.int64, device=self.rows.device)
+            return none, torch.zeros(0, self.channels, dtype=torch.bool, device=self.rows.device)
+        suspects = _rows_with_nan(self.rows)
+        return suspects, self.rows.index_select(0, suspects).isnan()
+
     @classmethod
     def from_dense(cls, x: Tensor) -> "SparseActivation":
         """Drop the sites of a dense tensor that are wholly NaN.
@@ -49,8 +59,7 @@ class SparseActivation:
         """
         batch, grid = x.shape[0], x.shape[2:]
         rows = x.movedim(1, -1).reshape(-1, x.shape[1])
-        # A row's sum is NaN if one of its cells is: one cheap pass finds the few rows worth a closer look.
-        suspects = rows.sum(1).isnan().nonzero().flatten()
+        suspects = _rows_with_nan(rows)
         if not len(suspects):
             return cls(Sites(None, batch, grid, x.device), rows, partial=False)
         nan = rows.index_select(0, suspects).isnan()
@@ -99,6 +108,12 @@ class SparseActivation:
         """
         rows = self.rows if chosen is None else self.rows.index_select(0, chosen)
         return SparseActivation(sites, rows, self.partial)
+
+
+def _rows_with_nan(rows: Tensor) -> Tensor:
+    # A row's sum is NaN if one of its cells is (or if infinities meet): one cheap pass finds the few rows that are
+    # worth a closer look.
+    return rows.sum(1).isnan().nonzero().flatten()
 
 
 def rows_of_dense(x: Tensor, sites: Sites) -> Tensor:

@@ -34,8 +34,8 @@ def zeroed_rows(activation: SparseActivation, extra: int = 0) -> Tensor:
     rows[:count] = activation.rows
     rows[count:] = 0
     if activation.partial:
-        # Infinities are the network's own and stay.
-        rows.nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        holes, mask = activation.holes
+        rows[holes] = activation.rows.index_select(0, holes).masked_fill_(mask, 0.0)
     return rows
 
 
@@ -84,12 +84,15 @@ def _real_cells(activation: SparseActivation, plan: WindowPlan, where: Tensor) -
 
 def _add_partial(term: Tensor, table: Tensor, mean: Tensor, weight: Tensor, activation: SparseActivation) -> None:
     """Add the share of rows that are partly NaN, for the windows that meet one."""
-    nan = activation.rows.isnan()
-    some = torch.cat([nan.any(1), nan.new_zeros(2)])
-    met = some[table].any(1).nonzero().flatten()
+    holes, mask = activation.holes
+    # Rows without NaN share one row of zeros, the last.
+    mask_of = table.new_full((len(activation.rows) + 2,), len(holes))
+    mask_of[holes] = torch.arange(len(holes), dtype=mask_of.dtype, device=mask_of.device)
+    marks = F.pad(mask.to(weight.dtype), (0, 0, 0, 1))
+    found = mask_of[table]
+    met = (found < len(holes)).any(1).nonzero().flatten()
     if not len(met):
         return
-    marks = torch.cat([nan, nan.new_zeros(2, nan.shape[1])]).to(weight.dtype)
-    cells = marks[table[met]].flatten(1)
+    cells = marks[found[met]].flatten(1)
     order = weight.transpose(1, 2).flatten(1)
     term.index_add_(0, met, (cells @ order.T) * mean[met][:, None])

@@ -142,7 +142,9 @@ def _count_nan(activation: SparseActivation, per_site: int, windows: Windows) ->
     )
     if activation.partial:
         nan = torch.full((sites.total,), per_site, dtype=dtype, device=sites.device)
-        nan.index_copy_(0, sites.numbers, activation.rows.isnan().sum(1).to(dtype))
+        nan.index_fill_(0, sites.numbers, 0)
+        rows, mask = activation.holes
+        nan.index_copy_(0, sites.numbers[rows], mask.sum(1).to(dtype))
         nan = nan.view(sites.batch, *sites.grid)
     else:
         nan = sites.mask.logical_not().to(dtype)

@@ -74,7 +74,10 @@ def find_peaks(cells: list[Tensor], epsilon: float) -> Peaks:
         second = lower if second is None else torch.maximum(second, lower, out=lower)
         best = torch.maximum(best, cell)
     tolerance = (best * epsilon).abs_().add_(TIE_ATOL)
-    some_tie = second is not None and bool((best - second <= tolerance).any())
+    some_tie = False
+    if second is not None and best.numel():
+        # Comparing in place, float to float, is vectorised; comparing into a bool tensor is not.
+        some_tie = bool((best - second).le_(tolerance).amax() > 0)
     return Peaks(best, tolerance, some_tie)
 
 
@@ -87,19 +90,22 @@ def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor,
         max_ties: A window is unstable when more cells tie.
 
     Returns:
-        uint8 codes (bit k set where cell k ties in an unstable window), bool unstable, and uint8 number of the first
-        cell that holds the maximum.
+        uint8 codes (bit k set where cell k ties in an unstable window), uint8 unstable (0 or 1), and uint8 winner
+        (the bit of the first cell that holds the maximum; bit 0 where no cell is real).
     """
     best = peaks.best
-    codes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    count, first = torch.zeros_like(codes), torch.zeros_like(codes)
-    for k in reversed(range(len(cells))):
+    # One float per window collects all: tied cells in bits 0-7, cells equal to the maximum in bits 8-15, the number
+    # of tied cells above. Floats up to 2^24 are exact, and adding them is faster than any work on bools.
+    total = torch.zeros(best.shape, dtype=torch.float32, device=best.device)
+    for k, cell in enumerate(cells):
         # The same arithmetic as torch.isclose; the order of the operands does not matter to the last bit.
-        below = best - cells[k]
-        tied = (below <= peaks.tolerance).view(torch.uint8)
-        count += tied
-        codes += tied << k
-        first.masked_fill_(below == 0, k)
-    unstable = count > max_ties
+        total.add_((best - cell).le_(peaks.tolerance), alpha=float((1 << k) + (1 << 16)))
+        total.add_((best - cell).eq_(0), alpha=float(1 << (k + 8)))
+    bits = total.to(torch.int32)
+    codes, equal, count = (bits >> shift for shift in (0, 8, 16))
+    codes, equal, count = codes.to(torch.uint8), equal.to(torch.uint8), count.to(torch.uint8)
+    # count > max_ties, by way of the highest bit.
+    unstable = (count + (127 - min(max_ties, CELLS_IN_A_CODE))) >> 7
     codes *= unstable
-    return codes, unstable, first
+    winner = equal & -equal
+    return codes, unstable, winner + (winner == 0)

@@ -1,7 +1,7 @@
 """What max pooling remembers for the unpooling, and the unpooled activation, laid out only where it is needed.
 
 For windows that tile the grid (stride = kernel, no padding, at most eight cells) the place of a window's maximum and
-its tied cells are numbers within the window, one byte each per window and channel.
+its tied cells are bits of one byte each per window and channel.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ class PoolMemory:
     Attributes:
         windows: The geometry.
         batch: Number of samples.
-        first: uint8 (N * windows, C), the winning cell's number in its window.
+        winner: uint8 (N * windows, C), the bit of the winning cell in its window.
         codes: uint8 (N * windows, C), bit k set where cell k ties in an unstable window; None without ties.
     """
 
     windows: Windows
     batch: int
-    first: Tensor
+    winner: Tensor
     codes: Tensor | None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the indices, (N, C, *pooled)."""
-        return (self.batch, self.first.shape[1], *self.windows.out_grid)
+        return (self.batch, self.winner.shape[1], *self.windows.out_grid)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,11 +47,11 @@ class PoolMemory:
     @property
     def device(self) -> torch.device:
         """Where they live."""
-        return self.first.device
+        return self.winner.device
 
     @cached_property
-    def places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """For every cell of the batch: its window (int32), its number there (uint8, `OUTSIDE` if in none), its bit."""
+    def places(self) -> tuple[Tensor, Tensor]:
+        """For every cell of the batch: its window (int32) and its bit there (uint8; 0 if it is in none)."""
         windows = self.windows
         window = torch.arange(self.batch, dtype=torch.int32, device=self.device)
         cell = torch.zeros(self.batch, dtype=torch.uint8, device=self.device)
@@ -63,7 +63,7 @@ class PoolMemory:
             outside = (owner >= out) | (cell[..., None] == OUTSIDE)
             cell = (cell[..., None] * kernel + within).masked_fill_(outside, OUTSIDE)
         bit = (torch.ones_like(cell) << cell.clamp(max=7)).masked_fill_(cell == OUTSIDE, 0)
-        return window.flatten(), cell.flatten(), bit.flatten()
+        return window.flatten(), bit.flatten()
 
     def to_dense(self) -> Tensor:
         """Write the indices out as `torch.nn.functional.max_pool2d` gives them.
@@ -72,7 +72,10 @@ class PoolMemory:
             int64 (N, C, *pooled), flat over the spatial axes.
         """
         table = self.windows.table(self.device)
-        rows = self.first.view(self.batch, len(table), -1).long()
+        number_of = torch.zeros(256, dtype=torch.int64, device=self.device)
+        for number in range(8):
+            number_of[1 << number] = number
+        rows = number_of[self.winner.long()].view(self.batch, len(table), -1)
         flat = table[None].expand(self.batch, -1, -1).gather(2, rows)
         return flat.view(self.batch, *self.windows.out_grid, -1).movedim(-1, 1)
 
@@ -84,7 +87,7 @@ class PoolMemory:
         """
         if self.codes is None:
             return None
-        window, _, bit = self.places
+        window, bit = self.places
         rows = self.codes.index_select(0, window) & bit[:, None]
         return rows.bool().view(self.batch, *self.windows.grid, -1).movedim(-1, 1)
 
@@ -128,13 +131,13 @@ class Unpooled:
         codes = memory.codes
         if values.sites.is_complete and not values.partial:
             return codes
-        place = torch.ones_like(memory.first) << memory.first
         if values.partial:
-            rows = values.rows.isnan().view(torch.uint8)
-            nan = torch.ones_like(memory.first).index_copy_(0, values.sites.numbers, rows)
+            nan = torch.ones_like(memory.winner).index_fill_(0, values.sites.numbers, 0)
+            rows, mask = values.holes
+            nan.index_copy_(0, values.sites.numbers[rows], mask.view(torch.uint8))
         else:
             nan = values.sites.mask.logical_not().view(torch.uint8).view(-1, 1)
-        place = place * nan
+        place = memory.winner * nan
         return place if codes is None else place | codes
 
     @cached_property
@@ -143,9 +146,9 @@ class Unpooled:
         if self._codes is None:
             return None
         everywhere = _and_over_channels(self._codes)
-        if not bool(everywhere.any()):
+        if not everywhere.numel() or not int(everywhere.max()):
             return None
-        window, _, bit = self.memory.places
+        window, bit = self.memory.places
         return (everywhere.index_select(0, window) & bit).bool()
 
     def at(self, sites: Sites) -> SparseActivation:
@@ -164,9 +167,9 @@ class Unpooled:
             else:
                 chosen = kept.index_select(0, sites.numbers)
                 sites = sites if bool(chosen.all()) else sites.take(chosen.nonzero().flatten())
-        window, cell, bit = self.memory.places
+        window, bit = self.memory.places
         if not sites.is_complete:
-            window, cell, bit = (place.index_select(0, sites.numbers) for place in (window, cell, bit))
+            window, bit = (place.index_select(0, sites.numbers) for place in (window, bit))
         source = self.values.rows
         row = window
         if not self.values.sites.is_complete:
@@ -174,13 +177,13 @@ class Unpooled:
             row = self.values.sites.row_of.flatten().index_select(0, window)
             row = row.clamp_(max=max(len(source) - 1, 0))
             source = source if len(source) else source.new_zeros(1, source.shape[1])
-        won = self.memory.first.index_select(0, window) == cell[:, None]
+        won = self.memory.winner.index_select(0, window) == bit[:, None]
         rows = torch.where(won, source.index_select(0, row), source.new_zeros(()))
         partial = False
         if self._codes is not None:
-            nan = (self._codes.index_select(0, window) & bit[:, None]).bool()
-            partial = bool(nan.any())
-            rows = rows.masked_fill_(nan, torch.nan) if partial else rows
+            nan = self._codes.index_select(0, window) & bit[:, None]
+            partial = bool(nan.numel()) and int(nan.max()) > 0
+            rows = rows.masked_fill_(nan.bool(), torch.nan) if partial else rows
         return SparseActivation(sites, rows, partial)
 
     @cached_property

@@ -94,8 +94,9 @@ def _pool_marked(
     lowest = rows.new_empty(len(rows) + 2, activation.channels)
     lowest[: len(rows)] = rows
     lowest[len(rows) :] = -torch.inf
-    if activation.partial:
-        lowest.nan_to_num_(nan=-torch.inf)
+    holes, mask = activation.holes
+    if len(holes):
+        lowest[holes] = rows.index_select(0, holes).masked_fill_(mask, -torch.inf)
     table = plan.taps[0].table
     cells = [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
     peaks = find_peaks(cells, call.policy.epsilon)
@@ -118,29 +119,31 @@ def _finish(
     """Turn peaks and ties into values and memory, by the mode of the run."""
     policy = call.policy
     channels = peaks.best.shape[-1]
-    codes, unstable, first = tie_codes(cells, peaks, policy.max_ties)
-    codes, unstable, first = (t.reshape(-1, channels) for t in (codes, unstable, first))
+    codes, unstable, winner = tie_codes(cells, peaks, policy.max_ties)
+    codes, unstable, winner = (t.reshape(-1, channels) for t in (codes, unstable, winner))
     values = peaks.best.reshape(-1, channels)
     empty = values.isneginf() if partial else None
     if policy.mode == "aggressive":
         if policy.nan_probability < 1.0:
             shape = (sites.batch, channels, *sites.grid)
-            drawn = draw(shape, policy.nan_probability, policy.generator).movedim(1, -1)
-            unstable = unstable & drawn.reshape(-1, channels)[sites.numbers.cpu()].to(unstable.device)
-        empty = unstable if empty is None else unstable | empty
+            drawn = draw(shape, policy.nan_probability, policy.generator).unflatten(2, sites.grid).movedim(1, -1)
+            unstable = unstable * drawn.reshape(-1, channels)[sites.numbers.cpu()].to(unstable.device)
+        empty = unstable.bool() if empty is None else unstable.bool() | empty
     facts["windows_skipped"] = facts["windows"] - len(sites) * channels + int(unstable.sum())
-    if empty is not None:
-        values = values.masked_fill(empty, torch.nan)
-        first = first.masked_fill(empty, 0)
     activation = SparseActivation(sites, values, partial=False)
     if empty is not None:
-        activation = _without_empty(activation, empty)
+        # The index of a NaN window is its first cell, bit 0.
+        gone = empty.view(torch.uint8)
+        winner = winner * (1 - gone) + gone
+        activation = _without_empty(activation.with_rows(values.masked_fill(empty, torch.nan)), empty)
     held = activation.partial or not activation.sites.is_complete
     pooled = call.wrap(activation) if held else _plain(activation, call)
     if not indices_wanted:
         return pooled
     remembered = codes if policy.mode == "conservative" else None
-    memory = PoolMemory(windows, sites.batch, _everywhere(first, sites), _everywhere(remembered, sites))
+    everywhere = _everywhere(winner, sites, 1)
+    codes_everywhere = None if remembered is None else _everywhere(remembered, sites, 0)
+    memory = PoolMemory(windows, sites.batch, everywhere, codes_everywhere)
     return pooled, call.wrap(memory)
 
 
@@ -160,11 +163,11 @@ def _without_empty(activation: SparseActivation, empty: Tensor) -> SparseActivat
     return SparseActivation(activation.sites.take(chosen), rows, partial)
 
 
-def _everywhere(rows: Tensor | None, sites: Sites) -> Tensor | None:
-    """Lay bytes out over all windows, zero where a window is missing."""
-    if rows is None or sites.is_complete:
+def _everywhere(rows: Tensor, sites: Sites, fill: int) -> Tensor:
+    """Lay bytes out over all windows."""
+    if sites.is_complete:
         return rows
-    return rows.new_zeros(sites.total, rows.shape[1]).index_copy_(0, sites.numbers, rows)
+    return rows.new_full((sites.total, rows.shape[1]), fill).index_copy_(0, sites.numbers, rows)
 
 
 def _pool_literally(

@@ -1,0 +1,1 @@
+"""Measurements of nansparse: `python -m benchmarks --help`. Measuring, storing and rendering are kept apart."""

@@ -1,0 +1,54 @@
+"""The command: `python -m benchmarks layers|overhead`, a table on the terminal and JSON in a file."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import layers, overhead
+from benchmarks.masks import SHAPES
+from benchmarks.measure import fixed_conditions
+from nansparse.evaluation.environment import describe_environment
+from nansparse.evaluation.tables import markdown
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="*", default=["layers", "overhead"], help="layers, overhead (default: both)")
+    parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")
+    options = parser.parse_args()
+    known = {"layers": _layers, "overhead": _overhead}
+    unknown = [what for what in options.what if what not in known]
+    if unknown or options.repeats < 2:
+        parser.error(f"expected layers or overhead and at least 2 repeats, got {unknown or options.repeats}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    for what in options.what:
+        with fixed_conditions(options.threads):
+            result = {"environment": describe_environment(), "measurements": known[what](options.repeats)}
+        path = options.output / f"{what}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"wrote {path}")
+
+
+def _layers(repeats: int) -> list[dict[str, Any]]:
+    cells = [(g, s, r) for g in layers.GEOMETRIES for s in SHAPES for r in layers.RATIOS]
+    done = [layers.measure_layer(*cell, repeats) for cell in tqdm(cells, desc="layers", unit="cell")]
+    print(markdown(layers.rows(done)))
+    return done
+
+
+def _overhead(repeats: int) -> list[dict[str, Any]]:
+    done = [overhead.measure_overhead(filters, repeats) for filters in tqdm((32, 64), desc="overhead")]
+    rows = [{"filters": str(m["filters"]), "overhead": f"{100 * m['overhead']:.1f} %"} for m in done]
+    print(markdown(rows))
+    return done
+
+
+if __name__ == "__main__":
+    main()
