@@ -7,7 +7,6 @@ attribute of any module; putting the class back undoes everything.
 
 from __future__ import annotations
 
-import copy
 import threading
 import warnings
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from nansparse.policy import Policy
 from nansparse.preflight import check_call, check_model, unwrapped
 from nansparse.record import RunRecord
 from nansparse.results import InputForm, released
+from nansparse.swap import enabled_class, put_back, put_back_copies
 
 _running = threading.local()
 
@@ -45,6 +45,7 @@ class Session:
         """
         self.model = unwrapped(model)
         self.policy = policy
+        put_back_copies(self.model)
         check_model(self.model)
         if policy.engine != "auto":
             registry.get(policy.engine)
@@ -62,10 +63,12 @@ class Session:
             EnableError: If the model is enabled already, or this session was entered before.
         """
         if self._original is not None:
-            raise EnableError("this session is entered already: call nansparse.enable again for another block")
+            raise EnableError(
+                "this session is entered already: call nansparse.enable again for another block"
+            )
         check_model(self.model)
         self._original = type(self.model)
-        self.model.__class__ = _enabled_class(self._original, self)
+        self.model.__class__ = enabled_class(self._original, self)
         return self.record
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> Literal[False]:
@@ -76,7 +79,7 @@ class Session:
         """
         original, self._original = self._original, None
         if original is not None:
-            self.model.__class__ = original
+            put_back(self.model, original)
         if error is None:
             for sentence in self.record.advice():
                 warnings.warn(f"nansparse: {sentence}", NothingToDoWarning, stacklevel=2)
@@ -186,43 +189,15 @@ def explain(model: nn.Module, *args: Any, policy: Policy | None = None, **kwargs
     untaught = [layer for layer in record.layers if layer.densified]
     lines = [record.summary(), ""]
     if untaught:
-        lines.append("These operations got dense tensors, NaN at the missing sites (see docs/interception.md):")
-        lines += [f"  {layer.operation} in {layer.layer or '(model)'}, {layer.densified}x" for layer in untaught]
+        lines.append(
+            "These operations got dense tensors, NaN at the missing sites (see docs/interception.md):"
+        )
+        lines += [
+            f"  {layer.operation} in {layer.layer or '(model)'}, {layer.densified}x" for layer in untaught
+        ]
     else:
         lines.append("No operation needed a dense tensor while there was NaN.")
     return "\n".join(lines)
-
-
-def _enabled_class(original: type[nn.Module], session: Session) -> type[nn.Module]:
-    """Derive the class that a model has while it is enabled."""
-
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        own = original.forward.__get__(self)
-        if not session.active:
-            # A copy that outlived the block.
-            return own(*args, **kwargs)
-        return session.run(self, own, args, kwargs)
-
-    def refuse_pickle(self: nn.Module, protocol: Any = None) -> Any:
-        del self, protocol
-        raise EnableError("a model cannot be pickled while it is enabled: leave the block, or save its state_dict()")
-
-    def deep_copy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
-
-    body = {
-        "forward": forward,
-        "__reduce_ex__": refuse_pickle,
-        "__deepcopy__": deep_copy,
-        "__module__": original.__module__,
-        "__qualname__": original.__qualname__,
-        "__doc__": original.__doc__,
-        "_nansparse_session": session,
-    }
-    return type(original.__name__, (original,), body)
 
 
 def is_enabled(model: nn.Module) -> bool:
@@ -234,6 +209,5 @@ def is_enabled(model: nn.Module) -> bool:
     Returns:
         True if it is.
     """
-    return getattr(type(model), "_nansparse_session", None) is not None
-
-
+    session = getattr(type(model), "_nansparse_session", None)
+    return session is not None and session.active
