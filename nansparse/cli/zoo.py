@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from nansparse.cli.options import positive
-from nansparse.imaging.template import TISSUES
 
 
 def add_parser(commands: Any) -> None:
@@ -46,9 +45,10 @@ def run_score(options: argparse.Namespace) -> None:
     Args:
         options: Parsed arguments.
     """
-    from nansparse.zoo.tissue import load_tissue_model, score_tissue_model
+    from nansparse.zoo.tissue import score_tissue_model
 
-    scores = score_tissue_model(load_tissue_model(options.weights))
-    for label, value in scores.items():
-        name = TISSUES[label] if isinstance(label, int) else label
-        print(f"{name:12s} Dice {value:.4f}")
+    scores = score_tissue_model(options.weights)
+    print(f"{scores['slices']} slices kept out of training")
+    for tissue, value in scores["dice"].items():
+        print(f"Dice {tissue:10s} {value:.4f}")
+    print(f"{scores['outside']} voxels outside the brain were given a tissue")
