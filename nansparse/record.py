@@ -74,7 +74,9 @@ class RunRecord:
             **counts: Numbers to add to the fields of `LayerRecord`.
         """
         with self._lock:
-            record = self._layers.setdefault((layer, operation, engine), LayerRecord(layer, operation, engine))
+            record = self._layers.setdefault(
+                (layer, operation, engine), LayerRecord(layer, operation, engine)
+            )
             record.calls += 1
             for name, number in counts.items():
                 setattr(record, name, getattr(record, name) + number)
@@ -129,16 +131,24 @@ class RunRecord:
         Returns:
             Sentences; the first ones matter most.
         """
-        says = []
         operations = {layer.operation for layer in self.layers}
         pools = any(name.startswith("max_pool") for name in operations)
-        if self.forwards and not self.marked:
+        unpools = any("unpool" in name for name in operations)
+        says = []
+        if not self.forwards:
             says.append(
-                "nothing to do: no NaN was marked, so nothing could be skipped. "
-                + ("The pooling windows have no ties. " if pools else "The model has no max pooling. ")
-                + "NaN at the input (a marked background) is the other way in."
+                "nothing to do: the model was never called inside the block (calls of its parts, or of methods "
+                "that do not end in its forward, are not seen)."
             )
-        if pools and self.policy.mode == "conservative" and not any("unpool" in name for name in operations):
+        elif not self.marked:
+            reason = "The pooling windows have no ties. " if pools else "The model has no max pooling. "
+            if pools and not unpools and self.policy.mode == "conservative":
+                reason = ""
+            says.append(
+                f"nothing to do: no NaN was marked, so nothing could be skipped. {reason}"
+                "NaN at the input (a marked background) is the other way in."
+            )
+        if pools and not unpools and self.policy.mode == "conservative":
             says.append(
                 "conservative mode marks at max unpooling, and this model has none: only mode='aggressive' "
                 "or NaN at the input can gain anything here."
@@ -168,7 +178,17 @@ class RunRecord:
         Returns:
             The table, its totals, and what the caller should know.
         """
-        head = ("layer", "operation", "engine", "calls", "windows", "skipped %", "MACs saved %", "ms/call", "note")
+        head = (
+            "layer",
+            "operation",
+            "engine",
+            "calls",
+            "windows",
+            "skipped %",
+            "MACs saved %",
+            "ms/call",
+            "note",
+        )
         rows = [_row(layer) for layer in self.layers]
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = [_line(head, widths), _line(["-" * width for width in widths], widths)]
