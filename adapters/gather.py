@@ -13,7 +13,7 @@ from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.plan import Taps, plan_windows
 
 # Cells gathered at a time: enough for the multiplication to run at full speed, little enough to stay in cache.
-CELLS_PER_CHUNK = 2_400_000
+CELLS_PER_CHUNK = 1_200_000
 
 
 class GatherEngine(Engine):

@@ -18,7 +18,9 @@ from nansparse.evaluation.tables import markdown
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", default=["layers", "overhead"], help="layers, overhead (default: both)")
+    parser.add_argument(
+        "what", nargs="*", default=["layers", "overhead"], help="layers, overhead (default: both)"
+    )
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")

@@ -66,7 +66,9 @@ def measure_layer(name: str, shape: str, ratio: float, repeats: int) -> dict[str
         "nan_sites": ratio,
         "windows_skipped": 1 - kept,
         "limit": 1 / kept if kept else None,
-        "speed_up": {engine: best / times[engine]["median"] for engine in registry.names() if engine in times},
+        "speed_up": {
+            engine: best / times[engine]["median"] for engine in registry.names() if engine in times
+        },
         "times": times,
     }
 

@@ -39,7 +39,9 @@ def zeroed_rows(activation: SparseActivation, extra: int = 0) -> Tensor:
     return rows
 
 
-def add_fill_terms(out: Tensor, rows: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan) -> None:
+def add_fill_terms(
+    out: Tensor, rows: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan
+) -> None:
     """Add mu * conv(q, W) of equation 4 to the windows that hold NaN, in place.
 
     Args:
@@ -82,7 +84,9 @@ def _real_cells(activation: SparseActivation, plan: WindowPlan, where: Tensor) -
     return real if activation.partial else real * activation.channels
 
 
-def _add_partial(term: Tensor, table: Tensor, mean: Tensor, weight: Tensor, activation: SparseActivation) -> None:
+def _add_partial(
+    term: Tensor, table: Tensor, mean: Tensor, weight: Tensor, activation: SparseActivation
+) -> None:
     """Add the share of rows that are partly NaN, for the windows that meet one."""
     holes, mask = activation.holes
     # Rows without NaN share one row of zeros, the last.

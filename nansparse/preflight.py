@@ -40,15 +40,24 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         where = f" (module {name!r})" if name else ""
         if isinstance(module, torch.jit.ScriptModule):
-            raise EnableError(f"TorchScript hides its operations{where}: enable the Python model it was made from")
+            raise EnableError(
+                f"TorchScript hides its operations{where}: enable the Python model it was made from"
+            )
         if getattr(type(module), "_nansparse_session", None) is not None:
             raise EnableError(f"the model is enabled already{where}: leave that block first")
-        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            raise EnableError(f"torch.compile hides the operations{where}: enable the model before compiling it")
+        if (
+            type(module).__name__ == "OptimizedModule"
+            or getattr(module, "_compiled_call_impl", None) is not None
+        ):
+            raise EnableError(
+                f"torch.compile hides the operations{where}: enable the model before compiling it"
+            )
         if module.training:
             raise EnableError(f"the model is in training mode{where}: call model.eval() first")
     if "forward" in vars(model):
-        raise EnableError("the model's forward was replaced on the instance: put it into its class, or undo it")
+        raise EnableError(
+            "the model's forward was replaced on the instance: put it into its class, or undo it"
+        )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and not tensor.is_meta and bool(tensor.detach().isnan().any()):
             raise EnableError(f"parameter or buffer {name!r} holds NaN: load sound weights first")
@@ -65,7 +74,9 @@ def check_call(model: nn.Module, form: InputForm) -> None:
         EnableError: If the call cannot run; the message says what to do.
     """
     if torch.compiler.is_compiling():
-        raise EnableError("torch.compile traces a model that is enabled: call the model itself inside the block")
+        raise EnableError(
+            "torch.compile traces a model that is enabled: call the model itself inside the block"
+        )
     if model.training:
         raise EnableError("the model was put into training mode: call model.eval() before the call")
     if torch.is_grad_enabled() and form.requires_grad:

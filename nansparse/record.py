@@ -45,6 +45,7 @@ class RunRecord:
 
     Attributes:
         policy: The options of the run.
+        called: Whether the model was called at all.
         forwards: Number of finished calls of the model.
         marked: Whether anything held NaN so far.
         faults: Engines that could not be loaded, and why.
@@ -57,6 +58,7 @@ class RunRecord:
             policy: The options of the run.
         """
         self.policy = policy
+        self.called = False
         self.forwards = 0
         self.marked = False
         self.faults: dict[str, str] = {}
@@ -135,12 +137,12 @@ class RunRecord:
         pools = any(name.startswith("max_pool") for name in operations)
         unpools = any("unpool" in name for name in operations)
         says = []
-        if not self.forwards:
+        if not self.called:
             says.append(
                 "nothing to do: the model was never called inside the block (calls of its parts, or of methods "
                 "that do not end in its forward, are not seen)."
             )
-        elif not self.marked:
+        elif self.forwards and not self.marked:
             reason = "The pooling windows have no ties. " if pools else "The model has no max pooling. "
             if pools and not unpools and self.policy.mode == "conservative":
                 reason = ""

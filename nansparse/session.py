@@ -111,6 +111,7 @@ class Session:
             raise EnableError(
                 "a model that is enabled was called inside another enabled model: enable the outer one only"
             )
+        self.record.called = True
         form = InputForm.of((args, kwargs), model)
         check_call(model, form)
         call = ModelCall(self.policy, self.record, model, channels_last=form.channels_last)

@@ -212,7 +212,13 @@ def tiles_the_grid(windows: Windows, most_cells: int) -> bool:
     """
     inside = all(o * k <= g for o, k, g in zip(windows.out_grid, windows.kernel, windows.grid, strict=True))
     ones = all(d == 1 or k == 1 for d, k in zip(windows.dilation, windows.kernel, strict=True))
-    return windows.kernel == windows.stride and not any(windows.padding) and inside and ones and windows.volume <= most_cells
+    return (
+        windows.kernel == windows.stride
+        and not any(windows.padding)
+        and inside
+        and ones
+        and windows.volume <= most_cells
+    )
 
 
 def _and_over_channels(codes: Tensor) -> Tensor:

@@ -25,14 +25,24 @@ def add_parser(commands: Any) -> None:
         description="Segments every coronal slice of the MNI152 T1 that nilearn carries (or of --image) with the "
         "shipped network, and prints one table of times, skipped work and Dice.",
     )
-    parser.add_argument("--image", type=Path, help="a T1 NIfTI or MGZ, skull-stripped; the MNI152 template by default")
-    parser.add_argument("--output", type=Path, default=Path("nansparse-demo"), help="folder for labels and picture")
-    parser.add_argument("--weights", type=Path, help="a checkpoint of `nansparse zoo train`; the shipped one by default")
-    parser.add_argument("--threshold", type=real, default=0.5, help="NaN share from which a window is skipped, (0, 1]")
+    parser.add_argument(
+        "--image", type=Path, help="a T1 NIfTI or MGZ, skull-stripped; the MNI152 template by default"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("nansparse-demo"), help="folder for labels and picture"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="a checkpoint of `nansparse zoo train`; the shipped one by default"
+    )
+    parser.add_argument(
+        "--threshold", type=real, default=0.5, help="NaN share from which a window is skipped, (0, 1]"
+    )
     parser.add_argument("--epsilon", type=real, default=1e-7, help="relative tolerance of a tie")
     parser.add_argument("--engine", default="auto", help="'auto' or the name of one engine")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--slices", type=positive, default=256, help="only the middle slices, for a quick look")
+    parser.add_argument(
+        "--slices", type=positive, default=256, help="only the middle slices, for a quick look"
+    )
     parser.set_defaults(run=run)
 
 

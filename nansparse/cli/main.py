@@ -24,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     Returns:
         The parser; its `run` default is the command's function.
     """
-    parser = argparse.ArgumentParser(prog="nansparse", description="Skip the convolutions that do not matter.")
+    parser = argparse.ArgumentParser(
+        prog="nansparse", description="Skip the convolutions that do not matter."
+    )
     parser.add_argument("--version", action="version", version=f"nansparse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:

@@ -18,7 +18,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("zoo", help="train or score the demonstration model")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     train = actions.add_parser("train", help="train the tissue model on the MNI152 template")
-    train.add_argument("--output", type=Path, default=Path("tissue_fastsurfer.safetensors"), help="weights file")
+    train.add_argument(
+        "--output", type=Path, default=Path("tissue_fastsurfer.safetensors"), help="weights file"
+    )
     train.add_argument("--seed", type=int, default=0, help="seed of weights and augmentation")
     train.add_argument("--threads", type=positive, default=2, help="CPU threads")
     train.set_defaults(run=run_train)

@@ -80,7 +80,9 @@ def dense_way(name: str, model: nn.Module, *, channels_last: bool) -> Way:
     return Way(name, predict)
 
 
-def cropped_way(name: str, inner: Way, box: tuple[slice, slice, slice], first_slice: Callable[[], int]) -> Way:
+def cropped_way(
+    name: str, inner: Way, box: tuple[slice, slice, slice], first_slice: Callable[[], int]
+) -> Way:
     """Run another way on the bounding box of the volume only.
 
     Args:

@@ -18,7 +18,9 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     widths = {c: max(len(c), 3, *(len(row[c]) for row in rows)) for c in columns}
 
     def line(cells: Mapping[str, str]) -> str:
-        texts = [cells[c].ljust(widths[c]) if i == 0 else cells[c].rjust(widths[c]) for i, c in enumerate(columns)]
+        texts = [
+            cells[c].ljust(widths[c]) if i == 0 else cells[c].rjust(widths[c]) for i, c in enumerate(columns)
+        ]
         return "| " + " | ".join(texts) + " |"
 
     rule = {c: "-" * widths[c] if i == 0 else "-" * (widths[c] - 1) + ":" for i, c in enumerate(columns)}

@@ -10,7 +10,9 @@ from nansparse.handlers import convolution, normalization, pointwise, pooling, s
 from nansparse.interception import Handler
 
 FAMILIES = (convolution, pooling, normalization, pointwise, shape)
-HANDLERS: dict[Any, Handler] = {func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()}
+HANDLERS: dict[Any, Handler] = {
+    func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()
+}
 ALWAYS = frozenset({*convolution.HANDLERS, *pooling.ALWAYS})
 
 __all__ = ["ALWAYS", "FAMILIES", "HANDLERS"]

@@ -46,7 +46,12 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 def _run(
-    call: ModelCall, activation: SparseActivation, bound: dict[str, Any], facts: dict[str, Any], *, transposed: bool
+    call: ModelCall,
+    activation: SparseActivation,
+    bound: dict[str, Any],
+    facts: dict[str, Any],
+    *,
+    transposed: bool,
 ) -> SparseActivation:
     """Run one convolution on a sparse activation and say what it did."""
     device = activation.rows.device.type

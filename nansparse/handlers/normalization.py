@@ -16,10 +16,22 @@ from nansparse.marked import MarkedTensor
 
 _BATCH = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
 _BATCH = [*_BATCH, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
-_INSTANCE = [("input", REQUIRED), ("running_mean", None), ("running_var", None), ("weight", None), ("bias", None)]
+_INSTANCE = [
+    ("input", REQUIRED),
+    ("running_mean", None),
+    ("running_var", None),
+    ("weight", None),
+    ("bias", None),
+]
 _INSTANCE = [*_INSTANCE, ("use_input_stats", True), ("momentum", 0.1), ("eps", 1e-5)]
 _GROUP = [("input", REQUIRED), ("num_groups", REQUIRED), ("weight", None), ("bias", None), ("eps", 1e-5)]
-_LAYER = [("input", REQUIRED), ("normalized_shape", REQUIRED), ("weight", None), ("bias", None), ("eps", 1e-5)]
+_LAYER = [
+    ("input", REQUIRED),
+    ("normalized_shape", REQUIRED),
+    ("weight", None),
+    ("bias", None),
+    ("eps", 1e-5),
+]
 
 
 def as_image(rows: Tensor) -> Tensor:
@@ -44,7 +56,9 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         everything = torch.zeros_like(activation.sites.numbers)
         rows = _normalized(activation, everything, 1, activation.channels, bound["eps"])
         return call.wrap(activation.with_rows(_affine(rows, weight, bias)))
-    rows = as_rows(func(as_image(activation.rows), mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
+    rows = as_rows(
+        func(as_image(activation.rows), mean, variance, weight, bias, False, bound["momentum"], bound["eps"])
+    )
     return call.wrap(activation.with_rows(rows))
 
 
@@ -69,14 +83,18 @@ def _group_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
     return _per_sample(call, bound["input"].sparse(), bound["num_groups"], bound)
 
 
-def _per_sample(call: ModelCall, activation: SparseActivation, groups: int, bound: dict[str, Any]) -> MarkedTensor:
+def _per_sample(
+    call: ModelCall, activation: SparseActivation, groups: int, bound: dict[str, Any]
+) -> MarkedTensor:
     sites = activation.sites
     sample = torch.div(sites.numbers, max(sites.total // max(sites.batch, 1), 1), rounding_mode="floor")
     rows = _normalized(activation, sample, sites.batch, groups, bound["eps"])
     return call.wrap(activation.with_rows(_affine(rows, bound["weight"], bound["bias"])))
 
 
-def _normalized(activation: SparseActivation, sample: Tensor, samples: int, groups: int, eps: float) -> Tensor:
+def _normalized(
+    activation: SparseActivation, sample: Tensor, samples: int, groups: int, eps: float
+) -> Tensor:
     """Normalize per sample and channel group over the real values.
 
     Args:
@@ -142,8 +160,14 @@ def _average(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
 def _average_window(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run average pooling: global if the window is the grid, else NaN spreads as IEEE has it."""
     names = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0)]
-    bound = bind([*names, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)], args, kwargs)
-    if bound is None or bound["divisor_override"] is not None or bound["padding"] not in (0, (0, 0), (0, 0, 0)):
+    bound = bind(
+        [*names, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)], args, kwargs
+    )
+    if (
+        bound is None
+        or bound["divisor_override"] is not None
+        or bound["padding"] not in (0, (0, 0), (0, 0, 0))
+    ):
         return NotImplemented
     rank = 2 if "2d" in func.__name__ else 3
     grid, kernel = tuple(bound["input"].shape[-rank:]), bound["kernel_size"]

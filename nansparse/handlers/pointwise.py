@@ -86,7 +86,11 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
     if in_place and shape != args[0].shape:
         return NotImplemented
-    if any(isinstance(a, MarkedTensor) and (a.dim() != len(shape) or a.shape[0] != shape[0] or a.shape[2:] != shape[2:]) for a in args):
+    if any(
+        isinstance(a, MarkedTensor)
+        and (a.dim() != len(shape) or a.shape[0] != shape[0] or a.shape[2:] != shape[2:])
+        for a in args
+    ):
         return NotImplemented
     sites, operands = _aligned(args)
     partial = any(getattr(operand, "partial", False) for operand in operands)
@@ -178,7 +182,9 @@ def _give(call: ModelCall, x: Any, activation: SparseActivation, *, in_place: bo
 def _all_named(names: list[str], *, in_place: bool = False) -> list[Any]:
     functions = [func for name in names for func in named_functions(name)]
     if in_place:
-        functions += [func for name in names if not name.startswith("_") for func in named_functions(name + "_")]
+        functions += [
+            func for name in names if not name.startswith("_") for func in named_functions(name + "_")
+        ]
     return functions
 
 
@@ -189,6 +195,8 @@ HANDLERS = {
     **dict.fromkeys(_all_named(CHANGES_FIRST), _binary),
     **dict.fromkeys(_all_named(["prelu"]), _prelu),
     **dict.fromkeys(_all_named(SAME), _same),
-    **dict.fromkeys([Tensor.to, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double, Tensor.type_as], _cast),
+    **dict.fromkeys(
+        [Tensor.to, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.double, Tensor.type_as], _cast
+    ),
     F.prelu: _prelu,
 }

@@ -55,7 +55,12 @@ def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def _pool_plain(
-    call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], windows: Windows, facts: dict[str, Any]
+    call: ModelCall,
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    windows: Windows,
+    facts: dict[str, Any],
 ) -> Any:
     """Pool a tensor that holds no NaN: as torch does if no window ties."""
     bound = bind(_POOL, args, kwargs) or {}
@@ -101,7 +106,14 @@ def _pool_marked(
     cells = [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
     peaks = find_peaks(cells, call.policy.epsilon)
     return _finish(
-        call, cells, peaks, plan.out, windows, facts, partial=activation.partial, indices_wanted=indices_wanted
+        call,
+        cells,
+        peaks,
+        plan.out,
+        windows,
+        facts,
+        partial=activation.partial,
+        indices_wanted=indices_wanted,
     )
 
 
@@ -126,7 +138,9 @@ def _finish(
     if policy.mode == "aggressive":
         if policy.nan_probability < 1.0:
             shape = (sites.batch, channels, *sites.grid)
-            drawn = draw(shape, policy.nan_probability, policy.generator).unflatten(2, sites.grid).movedim(1, -1)
+            drawn = (
+                draw(shape, policy.nan_probability, policy.generator).unflatten(2, sites.grid).movedim(1, -1)
+            )
             unstable = unstable * drawn.reshape(-1, channels)[sites.numbers.cpu()].to(unstable.device)
         empty = unstable.bool() if empty is None else unstable.bool() | empty
     facts["windows_skipped"] = facts["windows"] - len(sites) * channels + int(unstable.sum())
@@ -220,7 +234,9 @@ def _unpool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
             return call.mark(out)
         if isinstance(memory, PoolMemory) and _undoes(memory, bound):
             facts["engine"] = "rows"
-            source = values.sparse() if isinstance(values, MarkedTensor) else SparseActivation.from_dense(values)
+            source = (
+                values.sparse() if isinstance(values, MarkedTensor) else SparseActivation.from_dense(values)
+            )
             return call.wrap(Unpooled(source, memory))
         facts.update(engine="functional", densified=1)
         if isinstance(memory, PoolMemory):
@@ -237,7 +253,12 @@ def _undoes(memory: PoolMemory, bound: dict[str, Any]) -> bool:
     default = tuple(o * k for o, k in zip(windows.out_grid, windows.kernel, strict=True))
     out = default if size is None else tuple(int(v) for v in size[-rank:])
     same = pooling_windows(out, bound["kernel_size"], bound["stride"], bound["padding"], 1, ceil_mode=False)
-    return out == windows.grid and same.kernel == windows.kernel and same.stride == windows.stride and same.padding == windows.padding
+    return (
+        out == windows.grid
+        and same.kernel == windows.kernel
+        and same.stride == windows.stride
+        and same.padding == windows.padding
+    )
 
 
 _MAX_POOLS = (F.max_pool2d, F.max_pool3d, F.max_pool2d_with_indices, F.max_pool3d_with_indices)

@@ -52,7 +52,11 @@ def _spread(activation: SparseActivation, sites: Sites) -> Tensor:
 def _chunk(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Split along channels."""
     bound = bind([("input", REQUIRED), ("size", REQUIRED), ("dim", 0)], args, _renamed(kwargs))
-    if bound is None or bound["dim"] not in (1, 1 - bound["input"].dim()) or bound["input"].dim() not in (4, 5):
+    if (
+        bound is None
+        or bound["dim"] not in (1, 1 - bound["input"].dim())
+        or bound["input"].dim() not in (4, 5)
+    ):
         return NotImplemented
     activation = bound["input"].sparse()
     parts = func(activation.rows, bound["size"], 1)
@@ -111,10 +115,18 @@ def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
 def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Find the channel with the largest real value; 0 where a site has none (torch would name the NaN channel)."""
     bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False)], args, kwargs)
-    if bound is None or bound["input"].dim() not in (4, 5) or bound["dim"] not in (1, 1 - bound["input"].dim()):
+    if (
+        bound is None
+        or bound["input"].dim() not in (4, 5)
+        or bound["dim"] not in (1, 1 - bound["input"].dim())
+    ):
         return NotImplemented
     activation = bound["input"].sparse()
-    rows = activation.rows.nan_to_num(-torch.inf, torch.inf, -torch.inf) if activation.partial else activation.rows
+    rows = (
+        activation.rows.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        if activation.partial
+        else activation.rows
+    )
     labels = func(rows, dim=1) if len(rows) else rows.new_zeros(0, dtype=torch.int64)
     sites = activation.sites
     out = labels

@@ -24,7 +24,9 @@ DEPTHS = ("decode3", "decode1")
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-def nan_masks(model: nn.Module, x: torch.Tensor, names: tuple[str, ...], policy: nansparse.Policy) -> dict[str, Mask]:
+def nan_masks(
+    model: nn.Module, x: torch.Tensor, names: tuple[str, ...], policy: nansparse.Policy
+) -> dict[str, Mask]:
     """Record at which sites the outputs of some modules are missing.
 
     Args:
@@ -104,7 +106,9 @@ def _show(axis: Any, image: Any, title: str, *, cmap: str | None = None, labels:
     # (height, width) = (left, down): turned so that the head is upright.
     picture = np.asarray(image).astype(float).T
     if labels:
-        axis.imshow(picture, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1, interpolation="nearest")
+        axis.imshow(
+            picture, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1, interpolation="nearest"
+        )
     else:
         axis.imshow(picture, cmap=cmap, vmin=0, interpolation="nearest", vmax=max(float(picture.max()), 1e-9))
     axis.set_title(title, fontsize=10)
@@ -116,5 +120,8 @@ def _legend(figure: Any) -> None:
     from matplotlib.patches import Patch
 
     names = {"csf": "CSF, other", "grey": "grey matter", "white": "white matter"}
-    patches = [Patch(facecolor=c, edgecolor="black", label=names.get(t, t)) for t, c in zip(TISSUES, COLOURS, strict=True)]
+    patches = [
+        Patch(facecolor=c, edgecolor="black", label=names.get(t, t))
+        for t, c in zip(TISSUES, COLOURS, strict=True)
+    ]
     figure.legend(handles=patches, loc="outside lower center", ncol=len(patches), fontsize=10, frameon=False)

@@ -18,6 +18,9 @@ from nansparse import EnableError
 from tests.session.nets import NETS, SegNet, Shared, UNet, image, image_for, seeded
 
 
+quiet = pytest.mark.filterwarnings("ignore:nansparse. nothing to do. the model was never called")
+
+
 def state(model: nn.Module) -> list[tuple[Any, ...]]:
     """Everything that could differ: class, attributes (by identity), hooks, parameters."""
     found: list[tuple[Any, ...]] = []
@@ -80,6 +83,7 @@ def test_after_a_failed_call_the_same_block_goes_on():
     assert record.forwards == 1
 
 
+@quiet
 def test_nested_and_repeated_enable_are_refused():
     model = seeded(SegNet)
     with nansparse.enable(model):
@@ -122,6 +126,7 @@ def test_two_models_at_once_and_exits_out_of_order():
     assert type(second) is Shared
 
 
+@quiet
 def test_an_enabled_model_inside_another_enabled_model_is_refused_at_the_call():
     inner = seeded(SegNet)
     outer = nn.Sequential(inner).eval()
@@ -197,6 +202,7 @@ def test_a_copy_that_outlived_the_block_is_an_ordinary_model():
     assert type(twin) is SegNet
 
 
+@quiet
 def test_a_model_stays_itself_inside_the_block():
     model = seeded(SegNet)
     weights, names = model.state_dict(), [n for n, _ in model.named_modules()]

@@ -95,6 +95,7 @@ def test_compiling_an_enabled_model_is_refused_or_right():
 def test_pickling():
     model = seeded(SegNet)
     with nansparse.enable(model):
+        model(image())
         with pytest.raises(EnableError, match=r"leave the block, or save its state_dict\(\)"):
             pickle.dumps(model)
         with pytest.raises(EnableError, match="state_dict"):
