@@ -7,6 +7,7 @@ the kept windows look their cells up in a map of row numbers. It depends on the 
 
 import itertools
 import math
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.counts import count_nan
+from nansparse.errors import EngineError
 from nansparse.sites import Sites
 from nansparse.threshold import fewest_skipped, is_skipped
 from nansparse.windows import Windows
@@ -52,10 +55,11 @@ class _Phase:
 class WindowPlan:
     """The kept windows of one convolution (one group) on one activation.
 
+    The sites keep their plans, so a plan must not keep its sites: a cycle would hold the tables, which are large,
+    until the garbage collector runs.
+
     Attributes:
         windows: The geometry.
-        sites: The input's sites.
-        out: The output's sites, one a kept window.
         keep: Bool (N, *out_grid), True at the kept windows.
         nan_cells: NaN cells of each kept window, (M,); whole sites are counted where no row is partly NaN, so that
             one plan serves any number of channels.
@@ -70,9 +74,9 @@ class WindowPlan:
             windows: The geometry.
             threshold: NaN share from which on a window is skipped.
         """
-        self.windows, self.sites = windows, activation.sites
+        self.windows, self._sites = windows, weakref.ref(activation.sites)
         per_site = activation.channels if activation.partial else 1
-        counts = _count_nan(activation, per_site, windows)
+        counts = count_nan(activation, per_site, windows)
         if windows.transposed:
             cells = (windows.cells().to(counts.device) * per_site).expand(counts.shape)
             keep = ~is_skipped(counts, cells, threshold)
@@ -81,10 +85,24 @@ class WindowPlan:
             keep = counts < fewest_skipped(size, threshold)
         same_grid = windows.out_grid == windows.grid
         everything = Sites(None, self.sites.batch, windows.out_grid, self.sites.device)
-        self.out = (self.sites if same_grid else everything).where(keep)
-        self.nan_cells = counts.flatten() if self.out.is_complete else counts.flatten()[self.out.numbers]
-        self.cells: int | Tensor = cells.flatten()[self.out.numbers] if windows.transposed else size
+        out = (self.sites if same_grid else everything).where(keep)
+        self._out = None if out is self.sites else out
+        self.nan_cells = counts.flatten() if out.is_complete else counts.flatten()[out.numbers]
+        self.cells: int | Tensor = cells.flatten()[out.numbers] if windows.transposed else size
         self.keep = keep
+
+    @property
+    def sites(self) -> Sites:
+        """The input's sites; whoever uses the plan holds them."""
+        sites = self._sites()
+        if sites is None:
+            raise EngineError("a window plan was used after its sites were gone")
+        return sites
+
+    @property
+    def out(self) -> Sites:
+        """The output's sites, one a kept window."""
+        return self.sites if self._out is None else self._out
 
     @cached_property
     def filled(self) -> Tensor:
@@ -131,50 +149,6 @@ def plan_windows(activation: SparseActivation, windows: Windows, threshold: floa
         known.pop(next(iter(known))) if len(known) >= PLANS_KEPT else None
         known[key] = plan
     return plan
-
-
-def _count_nan(activation: SparseActivation, per_site: int, windows: Windows) -> Tensor:
-    """Count NaN cells in every window: (N, *out_grid), in cells if rows are partly NaN, else in sites."""
-    sites = activation.sites
-    most = windows.volume * per_site
-    dtype = next(
-        d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if most <= torch.iinfo(d).max
-    )
-    if activation.partial:
-        nan = torch.full((sites.total,), per_site, dtype=dtype, device=sites.device)
-        nan.index_fill_(0, sites.numbers, 0)
-        rows, mask = activation.holes
-        nan.index_copy_(0, sites.numbers[rows], mask.sum(1).to(dtype))
-        nan = nan.view(sites.batch, *sites.grid)
-    else:
-        nan = sites.mask.logical_not().to(dtype)
-    if windows.transposed:
-        spread = F.conv_transpose2d if len(sites.grid) == 2 else F.conv_transpose3d
-        extra = [o - windows.full_size(a) for a, o in enumerate(windows.out_grid)]
-        ones = torch.ones(1, 1, *windows.kernel, dtype=torch.float64, device=sites.device)
-        options = (list(windows.stride), list(windows.padding), extra, 1, list(windows.dilation))
-        return spread(nan[:, None].double(), ones, None, *options)[:, 0].round().long()
-    for axis in range(len(sites.grid)):
-        nan = _box_sum(nan, axis, windows)
-    return nan
-
-
-def _box_sum(counts: Tensor, axis: int, windows: Windows) -> Tensor:
-    """Sum the kernel positions along one axis."""
-    out = windows.out_grid[axis]
-    step, low, apart = windows.stride[axis], windows.padding[axis], windows.dilation[axis]
-    if windows.kernel[axis] == 1 and step == 1 and low == 0:
-        return counts
-    span = (out - 1) * step + 1
-    high = windows.high_padding(axis)
-    behind = counts.dim() - 2 - axis
-    padded = F.pad(counts, [0, 0] * behind + [low, high])
-    total: Tensor | None = None
-    for k in range(windows.kernel[axis]):
-        part = padded.narrow(axis + 1, k * apart, span)
-        part = part if step == 1 else part[(slice(None),) * (axis + 1) + (slice(None, None, step),)]
-        total = part.clone() if total is None else total.add_(part)
-    return total if total is not None else padded
 
 
 def _phases(windows: Windows) -> list[_Phase]:
