@@ -1,4 +1,7 @@
-"""The dense engine: an ordinary convolution over the whole grid, then the mask. Always available, the fallback."""
+"""The dense engine: an ordinary convolution over the whole grid, then the mask.
+
+Always available, the fallback.
+"""
 
 import torch
 import torch.nn.functional as F
