@@ -12,7 +12,8 @@ from nansparse.engine import Convolution, Engine
 from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.plan import Taps, plan_windows
 
-# Cells gathered at a time: enough for the multiplication to run at full speed, little enough to stay in cache.
+# Cells gathered at a time: enough for the multiplication to run at full speed, little enough to stay in
+# cache.
 CELLS_PER_CHUNK = 1_200_000
 
 
@@ -85,8 +86,8 @@ def _rounded(windows: int) -> int:
 
 
 def _pointwise_is_faster(rows: Tensor) -> bool:
-    # On CPUs a 1x1 convolution on channels_last goes through oneDNN, F.linear in float32 through another library at
-    # less than half its speed (docs/engines.md).
+    # On CPUs a 1x1 convolution on channels_last goes through oneDNN, F.linear in float32 through another
+    # library at less than half its speed (docs/engines.md).
     return rows.device.type == "cpu" and rows.dtype == torch.float32
 
 
