@@ -1,1 +1,4 @@
-"""Measurements of nansparse: `python -m benchmarks --help`. Measuring, storing and rendering are kept apart."""
+"""Measurements of nansparse: `python -m benchmarks --help`.
+
+Measuring, storing and rendering are kept apart.
+"""
