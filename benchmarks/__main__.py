@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmarks import layers, overhead
 from benchmarks.masks import SHAPES
@@ -39,6 +38,8 @@ def main() -> None:
 
 
 def _layers(repeats: int) -> list[dict[str, Any]]:
+    from tqdm import tqdm
+
     cells = [(g, s, r) for g in layers.GEOMETRIES for s in SHAPES for r in layers.RATIOS]
     done = [layers.measure_layer(*cell, repeats) for cell in tqdm(cells, desc="layers", unit="cell")]
     print(markdown(layers.rows(done)))
@@ -46,6 +47,8 @@ def _layers(repeats: int) -> list[dict[str, Any]]:
 
 
 def _overhead(repeats: int) -> list[dict[str, Any]]:
+    from tqdm import tqdm
+
     done = [overhead.measure_overhead(filters, repeats) for filters in tqdm((32, 64), desc="overhead")]
     rows = [{"filters": str(m["filters"]), "overhead": f"{100 * m['overhead']:.1f} %"} for m in done]
     print(markdown(rows))
