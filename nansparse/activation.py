@@ -1,8 +1,8 @@
 """The sparse form of an activation, and the way to and from dense tensors.
 
-`SparseActivation(sites, rows)`: row p of `rows` (P, C) belongs to site p of `sites` (sorted, see `nansparse.sites`).
-A site is missing when all its channels are NaN. A row may hold NaN in some channels (right after pooling it does);
-`partial` says whether one may, so that nothing else needs to look.
+`SparseActivation(sites, rows)`: row p of `rows` (P, C) belongs to site p of `sites` (sorted, see
+`nansparse.sites`). A site is missing when all its channels are NaN. A row may hold NaN in some channels
+(right after pooling it does); `partial` says whether one may, so that nothing else needs to look.
 """
 
 from dataclasses import dataclass
@@ -111,8 +111,8 @@ class SparseActivation:
 
 
 def _rows_with_nan(rows: Tensor) -> Tensor:
-    # A row's sum is NaN if one of its cells is (or if infinities meet): one cheap pass finds the few rows that are
-    # worth a closer look.
+    # A row's sum is NaN if one of its cells is (or if infinities meet): one cheap pass finds the few rows
+    # that are worth a closer look.
     return rows.sum(1).isnan().nonzero().flatten()
 
 
