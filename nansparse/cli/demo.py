@@ -1,4 +1,4 @@
-"""`nansparse demo`: segment a brain dense, conservative and aggressive, and show what it cost and what it changed."""
+"""`nansparse demo`: segment a brain dense, conservative and aggressive, and show what that cost and changed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="segment a brain dense, conservative and aggressive, with a table and a picture",
-        description="Segments every coronal slice of the MNI152 T1 that nilearn carries (or of --image) with the "
-        "shipped network, and prints one table of times, skipped work and Dice.",
+        description="Segments every coronal slice of the MNI152 T1 that nilearn carries (or of --image) with "
+        "the shipped network, and prints one table of times, skipped work and Dice.",
     )
     parser.add_argument(
         "--image", type=Path, help="a T1 NIfTI or MGZ, skull-stripped; the MNI152 template by default"
