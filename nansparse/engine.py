@@ -1,7 +1,7 @@
 """What a convolution engine must offer, and the one registry of engines.
 
-Engines are found through the entry-point group `nansparse.engines` and loaded on first use; nansparse never imports
-one by name. Registering a name twice is an error.
+Engines are found through the entry-point group `nansparse.engines` and loaded on first use; nansparse never
+imports one by name. Registering a name twice is an error.
 """
 
 from abc import ABC, abstractmethod
@@ -115,7 +115,7 @@ class Registry:
             for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
                 try:
                     self._add(point.load()())
-                except Exception as fault:  # noqa: BLE001 - a broken engine must not take the others down
+                except Exception as fault:  # a broken engine must not take the others down
                     self._faults[point.name] = f"{type(fault).__name__}: {fault}"
 
     def names(self) -> list[str]:
