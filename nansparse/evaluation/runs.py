@@ -1,8 +1,9 @@
 """Ways to run a segmentation network over the slices of a volume, timed side by side.
 
-Every way gets the same slices in the same process, a few at a time in turn, so that a slow minute of the machine
-falls on all of them. Each uses the batch size that a short trial found best for it. Times are wall-clock and hold
-everything from the slab of slices to the labels: layout changes, marking, conversions, argmax.
+Every way gets the same slices in the same process, a few at a time in turn, so that a slow minute of the
+machine falls on all of them. Each uses the batch size that a short trial found best for it. Times are
+wall-clock and hold everything from the slab of slices to the labels: layout changes, marking, conversions,
+argmax.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def dense_way(name: str, model: nn.Module, *, channels_last: bool) -> Way:
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     # A copy: changing the layout of the weights must not reach the other ways.
-    own = copy.deepcopy(model).to(memory_format=layout)
+    own = copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload]  # the stub lacks it
 
     def predict(x: Tensor) -> Tensor:
         return own(x.to(memory_format=layout)).argmax(1).to(torch.uint8)
@@ -123,7 +124,8 @@ def sparse_way(
     Yields:
         The way, usable inside the block.
     """
-    own = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    # The stub of torch lacks the argument.
+    own = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def predict(x: Tensor) -> Tensor:
         x = x.to(memory_format=torch.channels_last)
