@@ -67,8 +67,8 @@ class _Dense:
 def _give_back(changed: Tensor, target: MarkedTensor, name: str) -> None:
     if changed.shape != target.shape or changed.dtype != target.dtype:
         raise NansparseError(
-            f"{name} changes the shape or type of a marked activation in place, which nansparse cannot follow: "
-            "use the out-of-place operation"
+            f"{name} changes the shape or type of a marked activation in place, which nansparse cannot "
+            "follow: use the out-of-place operation"
         )
     spatial = changed.dim() in (4, 5) and changed.is_floating_point()
     target.replace(SparseActivation.from_dense(changed) if spatial else changed)
