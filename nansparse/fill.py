@@ -4,8 +4,8 @@ With x0 the activation with zeros for NaN, q the 0/1 mask of its NaN cells and m
 
     (4)  conv(x with every NaN cell = mu, W) = conv(x0, W) + mu * conv(q, W).
 
-Where whole sites are missing conv(q, W) needs only sum_c W[:, c, k]; only windows that meet a row which is partly
-NaN need the second pass over the channels. Both terms touch the windows that hold NaN and no others.
+Where whole sites are missing conv(q, W) needs only sum_c W[:, c, k]; only windows that meet a row which is
+partly NaN need the second pass over the channels. Both terms touch the windows that hold NaN and no others.
 """
 
 import torch
