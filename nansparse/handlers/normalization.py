@@ -1,6 +1,7 @@
 """Normalization and averages: statistics over space are taken over the real values only.
 
-One NaN would otherwise erase the sample. BatchNorm with running statistics is point-wise and keeps NaN as it is.
+One NaN would otherwise erase the sample. BatchNorm with running statistics is point-wise and keeps NaN as it
+is.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.handlers.arguments import REQUIRED, bind, named_functions
-from nansparse.interception import ModelCall
+from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
 
 _BATCH = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
@@ -35,7 +36,7 @@ _LAYER = [
 
 
 def as_image(rows: Tensor) -> Tensor:
-    """View rows (P, C) as an image (1, C, P, 1), channels last: torch's vectorised layout for channel-wise work."""
+    """View rows (P, C) as (1, C, P, 1), channels last: torch's vectorised layout for channel-wise work."""
     return rows.view(1, len(rows), 1, -1).permute(0, 3, 1, 2)
 
 
@@ -176,7 +177,7 @@ def _average_window(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: d
 
 
 def _mean(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a mean over space, or over tokens: of the real values. A mean over channels spreads NaN as IEEE has it."""
+    """Average the real values over space or tokens; a mean over channels spreads NaN as IEEE has it."""
     bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False), ("dtype", None)], args, kwargs)
     if bound is None or bound["dim"] is None or bound["dtype"] is not None:
         return NotImplemented
@@ -191,7 +192,7 @@ def _mean(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return call.mark(out)
 
 
-HANDLERS = {
+HANDLERS: dict[Any, Handler] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,
