@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.interception import ModelCall
+from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
 from nansparse.sites import Sites
 
@@ -113,7 +113,7 @@ def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Find the channel with the largest real value; 0 where a site has none (torch would name the NaN channel)."""
+    """Find the channel with the largest real value; 0 where a site has none (torch would name the NaN one)."""
     bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False)], args, kwargs)
     if (
         bound is None
@@ -136,7 +136,7 @@ def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     return out[:, None] if bound["keepdim"] else out
 
 
-HANDLERS = {
+HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
     **dict.fromkeys((torch.chunk, Tensor.chunk, torch.split, Tensor.split), _chunk),
     **dict.fromkeys((torch.softmax, Tensor.softmax, F.softmax), _softmax),
