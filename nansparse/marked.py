@@ -1,8 +1,8 @@
 """`MarkedTensor`: what a model holds in place of a tensor with NaN, while nansparse runs it.
 
 It says the shape, dtype, device and strides of the tensor it stands for, and holds one of four payloads: a
-`SparseActivation`, an `Unpooled` activation, the `PoolMemory` behind pooling indices, or a plain tensor with NaN (any
-other rank). Used outside of a run, it turns into the dense tensor, NaN included.
+`SparseActivation`, an `Unpooled` activation, the `PoolMemory` behind pooling indices, or a plain tensor with
+NaN (any other rank). Used outside of a run, it turns into the dense tensor, NaN included.
 """
 
 from __future__ import annotations
@@ -37,10 +37,17 @@ class MarkedTensor(torch.Tensor):
     index: Any = None
 
     @staticmethod
-    def __new__(cls, payload: Payload, *, channels_last: bool = False, view_of: MarkedTensor | None = None):  # noqa: ANN205
+    def __new__(
+        cls: type[MarkedTensor],
+        payload: Payload,
+        *,
+        channels_last: bool = False,
+        view_of: MarkedTensor | None = None,
+    ) -> MarkedTensor:
         """Wrap a payload.
 
         Args:
+            cls: The class.
             payload: What this tensor stands for.
             channels_last: Whether its strides say so.
             view_of: The tensor whose memory it would share.
@@ -73,8 +80,8 @@ class MarkedTensor(torch.Tensor):
         """
         if self._seen != len(self._alias.writers):
             raise NansparseError(
-                "a marked activation was changed in place through a view of it (or the other way round), which "
-                "nansparse cannot follow: use the out-of-place operation, or .clone() first"
+                "a marked activation was changed in place through a view of it (or the other way round), "
+                "which nansparse cannot follow: use the out-of-place operation, or .clone() first"
             )
         return self._payload
 
@@ -129,7 +136,9 @@ class MarkedTensor(torch.Tensor):
         return dense if self._channels_last else dense.contiguous()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub forgets that it is a classmethod
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run any operation outside of a run on the dense tensor."""
         del types
         dense_args = tree_map(densified, args)
