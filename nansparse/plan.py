@@ -1,8 +1,9 @@
 """Which windows of a convolution are kept, and which rows each of them reads.
 
-A plan is worked out from integers alone: the NaN cells of every window are counted by a box sum over the grid, and
-the kept windows look their cells up in a map of row numbers. It depends on the set of sites and the geometry only
-(as long as no row is partly NaN), so it is kept with the set and shared by the layers that keep that set.
+A plan is worked out from integers alone: the NaN cells of every window are counted by a box sum over the
+grid, and the kept windows look their cells up in a map of row numbers. It depends on the set of sites and the
+geometry only (as long as no row is partly NaN), so it is kept with the set and shared by the layers that keep
+that set.
 """
 
 import itertools
@@ -43,7 +44,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class _Phase:
-    """Outputs start, start + step, ... that share kernel positions: cell = scale * t + offset along each axis."""
+    """Outputs start, start + step, ... that share kernel positions: cell = scale * t + offset, by axis."""
 
     starts: tuple[int, ...]
     step: tuple[int, ...]
@@ -55,14 +56,14 @@ class _Phase:
 class WindowPlan:
     """The kept windows of one convolution (one group) on one activation.
 
-    The sites keep their plans, so a plan must not keep its sites: a cycle would hold the tables, which are large,
-    until the garbage collector runs.
+    The sites keep their plans, so a plan must not keep its sites: a cycle would hold the tables, which are
+    large, until the garbage collector runs.
 
     Attributes:
         windows: The geometry.
         keep: Bool (N, *out_grid), True at the kept windows.
-        nan_cells: NaN cells of each kept window, (M,); whole sites are counted where no row is partly NaN, so that
-            one plan serves any number of channels.
+        nan_cells: NaN cells of each kept window, (M,); whole sites are counted where no row is partly NaN, so
+            that one plan serves any number of channels.
         cells: Cells of each kept window in the same unit: an integer, or (M,).
     """
 
@@ -195,8 +196,8 @@ def _padded_reads(
         rows: (N, *grid) map; gives batch, dtype and device.
 
     Returns:
-        The padding as `F.pad` wants it, the padded map's strides, and the flat number that each output reads at
-        offset 0, (N, *counts).
+        The padding as `F.pad` wants it, the padded map's strides, and the flat number that each output reads
+        at offset 0, (N, *counts).
     """
     pads: list[int] = []
     sizes, lows = [], []
