@@ -1,8 +1,8 @@
 """Which engine runs a convolution.
 
-Gathering touches kept windows only, and copies every row once a kernel position; the dense engine computes all
-windows and copies each row about once. The prices below say what that costs relative to one multiply-add of a dense
-convolution; `python -m benchmarks layers` prints the measurements they come from.
+Gathering touches kept windows only, and copies every row once a kernel position; the dense engine computes
+all windows and copies each row about once. The prices below say what that costs relative to one multiply-add
+of a dense convolution; `python -m benchmarks layers` prints the measurements they come from.
 """
 
 from nansparse.activation import SparseActivation
