@@ -36,7 +36,8 @@ def check_tie_rule(mode: str, max_ties: int, epsilon: float, nan_probability: fl
         mode: "conservative" or "aggressive".
         max_ties: How many cells may tie in a stable window; 1 or more.
         epsilon: Relative tolerance of a tie; 0 or more, finite.
-        nan_probability: Share of the unstable windows that become NaN, in (0, 1]; below 1 in aggressive mode only.
+        nan_probability: Share of the unstable windows that become NaN, in (0, 1]; below 1 in aggressive mode
+            only.
 
     Raises:
         InputError: If one of them is outside what is supported; the message names what is.
