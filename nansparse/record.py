@@ -139,8 +139,8 @@ class RunRecord:
         says = []
         if not self.called:
             says.append(
-                "nothing to do: the model was never called inside the block (calls of its parts, or of methods "
-                "that do not end in its forward, are not seen)."
+                "nothing to do: the model was never called inside the block (calls of its parts, or of "
+                "methods that do not end in its forward, are not seen)."
             )
         elif self.forwards and not self.marked:
             reason = "The pooling windows have no ties. " if pools else "The model has no max pooling. "
@@ -196,8 +196,8 @@ class RunRecord:
         lines = [_line(head, widths), _line(["-" * width for width in widths], widths)]
         lines += [_line(row, widths) for row in rows]
         lines.append(
-            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the convolution windows "
-            f"and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
+            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the convolution "
+            f"windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
             f"{self.densified} densified"
         )
         return "\n".join(line.rstrip() for line in [*lines, *self.advice()])
