@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nansparse.interception import ModelCall
 
 _UNEXPECTED = (
-    "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a logarithm, a "
-    "division): run the model without nansparse to see where it starts"
+    "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a logarithm, "
+    "a division): run the model without nansparse to see where it starts"
 )
 
 
@@ -184,4 +184,4 @@ def _without_gradient(value: Tensor) -> Tensor:
         return value
     anchor = torch.zeros((), requires_grad=True)
     with torch.enable_grad():
-        return _RefuseGradient.apply(value, anchor)  # type: ignore[no-any-return]
+        return _RefuseGradient.apply(value, anchor)
