@@ -1,8 +1,8 @@
 """`enable`: put nansparse around one model, and take it off again whatever happens inside.
 
-The model's class is swapped for a subclass whose `forward` enters the interception. That works in whichever thread
-calls the model, for `.forward()` calls, deep copies and replicas, keeps isinstance and state_dict, and touches no
-attribute of any module; putting the class back undoes everything.
+The model's class is swapped for a subclass whose `forward` enters the interception. That works in whichever
+thread calls the model, for `.forward()` calls, deep copies and replicas, keeps isinstance and state_dict, and
+touches no attribute of any module; putting the class back undoes everything.
 """
 
 from __future__ import annotations
