@@ -1,9 +1,9 @@
 """Sets of sites: which places of a batch of grids carry information.
 
-One canonical order, used everywhere: a site is numbered row-major over (sample, *spatial axes in tensor order), and
-a set holds its numbers sorted. Numbers are int64, so that batch x grid may pass 2^31; the coordinates that other
-libraries want, (sample, *spatial) int32, are derived. One number in place of 1 + D columns makes look-ups and
-set operations several times cheaper.
+One canonical order, used everywhere: a site is numbered row-major over (sample, *spatial axes in tensor
+order), and a set holds its numbers sorted. Numbers are int64, so that batch x grid may pass 2^31; the
+coordinates that other libraries want, (sample, *spatial) int32, are derived. One number in place of 1 + D
+columns makes look-ups and set operations several times cheaper.
 """
 
 import math
@@ -63,7 +63,7 @@ class Sites:
 
     @cached_property
     def row_of(self) -> Tensor:
-        """Row of each site, (N, *grid), int32 where it fits; `len(self) + 1` where the set has no such site."""
+        """Row of each site, (N, *grid), int32 where it fits; `len(self) + 1` where the set lacks the site."""
         dtype = torch.int32 if self.total < torch.iinfo(torch.int32).max - 2 else torch.int64
         rows = torch.arange(len(self), dtype=dtype, device=self.device)
         if not self.is_complete:
@@ -102,7 +102,8 @@ class Sites:
             other: A set over the same batch and grid.
 
         Returns:
-            The common sites, and their rows in this set and in the other (None where those are all rows in order).
+            The common sites, and their rows in this set and in the other (None where those are all rows in
+            order).
         """
         if other is self or other.is_complete:
             return self, None, None if other is self or self.is_complete else self.numbers
