@@ -1,7 +1,8 @@
 """Finding unstable pooling windows fast: equation 3 of `nansparse.functional.pooling`, cell by cell.
 
-The cells of all windows come as one tensor a kernel position (views of the dense tensor, or gathered rows), so that
-every step is an elementwise pass. Missing, NaN and padded cells hold -inf, which never ties with a finite maximum.
+The cells of all windows come as one tensor a kernel position (views of the dense tensor, or gathered rows),
+so that every step is an elementwise pass. Missing, NaN and padded cells hold -inf, which never ties with a
+finite maximum.
 """
 
 from dataclasses import dataclass
@@ -90,12 +91,13 @@ def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor,
         max_ties: A window is unstable when more cells tie.
 
     Returns:
-        uint8 codes (bit k set where cell k ties in an unstable window), uint8 unstable (0 or 1), and uint8 winner
-        (the bit of the first cell that holds the maximum; bit 0 where no cell is real).
+        uint8 codes (bit k set where cell k ties in an unstable window), uint8 unstable (0 or 1), and uint8
+        winner (the bit of the first cell that holds the maximum; bit 0 where no cell is real).
     """
     best = peaks.best
-    # One float per window collects all: tied cells in bits 0-7, cells equal to the maximum in bits 8-15, the number
-    # of tied cells above. Floats up to 2^24 are exact, and adding them is faster than any work on bools.
+    # One float per window collects all: tied cells in bits 0-7, cells equal to the maximum in bits 8-15, the
+    # number of tied cells above. Floats up to 2^24 are exact, and adding them is faster than any work on
+    # bools.
     total = torch.zeros(best.shape, dtype=torch.float32, device=best.device)
     for k, cell in enumerate(cells):
         # The same arithmetic as torch.isclose; the order of the operands does not matter to the last bit.
