@@ -1,7 +1,7 @@
-"""What max pooling remembers for the unpooling, and the unpooled activation, laid out only where it is needed.
+"""What max pooling remembers for the unpooling, and the unpooled activation, laid out only where needed.
 
-For windows that tile the grid (stride = kernel, no padding, at most eight cells) the place of a window's maximum and
-its tied cells are bits of one byte each per window and channel.
+For windows that tile the grid (stride = kernel, no padding, at most eight cells) the place of a window's
+maximum and its tied cells are bits of one byte each per window and channel.
 """
 
 from dataclasses import dataclass
