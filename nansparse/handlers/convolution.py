@@ -56,7 +56,7 @@ def _run(
     """Run one convolution on a sparse activation and say what it did."""
     device = activation.rows.device.type
     weight, bias = bound["weight"], bound["bias"]
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and activation.rows.dtype != torch.float64:
         # The mode sits above autocast: do to the arguments what autocast does for a dense layer.
         dtype = torch.get_autocast_dtype(device)
         activation = activation.with_rows(activation.rows.to(dtype))
@@ -136,7 +136,7 @@ def _linear(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         if not isinstance(x, MarkedTensor):
             return func(x, weight, bias)
         dense, device = densified(x), x.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device) and dense.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(device)
             dense, weight = dense.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)

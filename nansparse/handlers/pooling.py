@@ -11,6 +11,7 @@ from nansparse.errors import UnexpectedNaNError
 from nansparse.functional import nan_max_pool, nan_max_unpool
 from nansparse.functional.pooling import draw, pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.handlers.unbatched import TIES, pool_one, unpool_one
 from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor, densified
 from nansparse.plan import plan_windows
@@ -23,8 +24,6 @@ _POOL = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("pad
 _POOL = [*_POOL, ("ceil_mode", False), ("return_indices", False)]
 _UNPOOL = [("input", REQUIRED), ("indices", REQUIRED), ("kernel_size", REQUIRED), ("stride", None)]
 _UNPOOL = [*_UNPOOL, ("padding", 0), ("output_size", None)]
-# Remembered ties travel with the indices: an attribute of that very tensor, so they live as long as it does.
-_TIES = "_nansparse_ties"
 
 
 def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -36,13 +35,7 @@ def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return NotImplemented
     indices_wanted = bound["return_indices"] or func in (F.max_pool2d_with_indices, F.max_pool3d_with_indices)
     if x.dim() == rank + 1:
-        if not isinstance(x, MarkedTensor):
-            return NotImplemented
-        batched = call.wrap(SparseActivation.from_dense(x.dense()[None]))
-        rest = {**bound, "return_indices": True}
-        values, indices = _pool(call, func, (batched,), {k: v for k, v in rest.items() if k != "input"})
-        values = call.mark(densified(values)[0])
-        return (values, densified(indices)[0]) if indices_wanted else values
+        return pool_one(call, _pool, func, args, kwargs)
     options = [bound[name] for name in ("kernel_size", "stride", "padding", "dilation")]
     windows = pooling_windows(x.shape[2:], *options, ceil_mode=bound["ceil_mode"])
     with call.recorded(f"max_pool{rank}d") as facts:
@@ -212,7 +205,7 @@ def _pool_literally(
         return values
     if result.ties is not None and bool(result.ties.any()):
         call.record.marked = True
-        setattr(result.indices, _TIES, result.ties)
+        setattr(result.indices, TIES, result.ties)
     return values, result.indices
 
 
@@ -223,15 +216,14 @@ def _unpool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         return NotImplemented
     values, indices = bound["input"], bound["indices"]
     memory = indices.payload if isinstance(indices, MarkedTensor) else None
-    ties = getattr(indices, _TIES, None)
+    ties = getattr(indices, TIES, None)
     rank = 2 if "2d" in func.__name__ else 3
     with call.recorded(func.__name__) as facts:
         if not isinstance(values, MarkedTensor) and not isinstance(indices, MarkedTensor) and ties is None:
             return func(*args, **kwargs)
         if values.dim() != rank + 2:
             facts.update(engine="dense", densified=1)
-            out = func(densified(values), densified(indices), *list(bound.values())[2:])
-            return call.mark(out)
+            return unpool_one(call, values, indices, tuple(bound.values())[2:])
         if isinstance(memory, PoolMemory) and _undoes(memory, bound):
             facts["engine"] = "rows"
             source = (

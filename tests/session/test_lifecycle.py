@@ -17,7 +17,6 @@ import nansparse
 from nansparse import EnableError
 from tests.session.nets import NETS, SegNet, Shared, UNet, image, image_for, seeded
 
-
 quiet = pytest.mark.filterwarnings("ignore:nansparse. nothing to do. the model was never called")
 
 
