@@ -1,4 +1,4 @@
-"""`nansparse demo`: segment a brain dense, conservative and aggressive, and show what that cost and changed."""
+"""`nansparse demo`: segment a brain dense, conservative and aggressive, and show its cost and its changes."""
 
 from __future__ import annotations
 
