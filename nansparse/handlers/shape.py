@@ -113,7 +113,7 @@ def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Find the channel with the largest real value; 0 where a site has none (torch would name the NaN one)."""
+    """Find the channel with the largest real value; 0 where a site has none (torch names the NaN channel)."""
     bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False)], args, kwargs)
     if (
         bound is None
