@@ -1,6 +1,7 @@
 """The mean that NaN cells of a kept window take, as a correction to a convolution that read zeros there.
 
-With x0 the activation with zeros for NaN, q the 0/1 mask of its NaN cells and mu the mean of a window's real cells,
+With x0 the activation with zeros for NaN, q the 0/1 mask of its NaN cells and mu the mean of a window's real
+cells,
 
     (4)  conv(x with every NaN cell = mu, W) = conv(x0, W) + mu * conv(q, W).
 
