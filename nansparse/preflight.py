@@ -81,6 +81,6 @@ def check_call(model: nn.Module, form: InputForm) -> None:
         raise EnableError("the model was put into training mode: call model.eval() before the call")
     if torch.is_grad_enabled() and form.requires_grad:
         raise EnableError(
-            "an input requires gradients, and skipped windows have none: call it under torch.inference_mode(), "
-            "or on x.detach(), or compute gradients outside the block"
+            "an input requires gradients, and skipped windows have none: call it under "
+            "torch.inference_mode(), or on x.detach(), or compute gradients outside the block"
         )
