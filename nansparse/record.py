@@ -196,8 +196,8 @@ class RunRecord:
         lines = [_line(head, widths), _line(["-" * width for width in widths], widths)]
         lines += [_line(row, widths) for row in rows]
         lines.append(
-            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the convolution "
-            f"windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
+            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the "
+            f"convolution windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
             f"{self.densified} densified"
         )
         return "\n".join(line.rstrip() for line in [*lines, *self.advice()])
