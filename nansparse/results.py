@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nansparse.interception import ModelCall
 
 _UNEXPECTED = (
-    "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a logarithm, "
-    "a division): run the model without nansparse to see where it starts"
+    "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a "
+    "logarithm, a division): run the model without nansparse to see where it starts"
 )
 
 
@@ -80,7 +80,6 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
     Returns:
         The output, with no marked tensor left.
     """
-
     seen: set[int] = set()
 
     def release(value: Any) -> Any:
