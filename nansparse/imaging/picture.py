@@ -39,6 +39,7 @@ def nan_masks(
         Name to bool (H, W), True where all channels are NaN.
     """
     masks: dict[str, Mask] = {}
+    options: dict[str, Any] = policy.to_dict()
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
@@ -52,7 +53,7 @@ def nan_masks(
 
     handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     try:
-        with torch.inference_mode(), nansparse.enable(model, **policy.to_dict()):
+        with torch.inference_mode(), nansparse.enable(model, **options):
             model(x)
     finally:
         for handle in handles:
