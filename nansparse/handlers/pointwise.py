@@ -15,25 +15,27 @@ from nansparse.sites import Sites
 from nansparse.unpooling import Unpooled
 
 # Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
-UNARY = (
-    "relu relu6 leaky_relu elu selu celu gelu silu mish softplus softsign tanhshrink sigmoid logsigmoid tanh "
-    "hardtanh hardswish hardsigmoid abs neg exp log log1p sqrt rsqrt square reciprocal sin cos erf floor round ceil "
-    "clamp clamp_min clamp_max __neg__ __abs__"
-).split()
+UNARY = [
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign",
+    "tanhshrink", "sigmoid", "logsigmoid", "tanh", "hardtanh", "hardswish", "hardsigmoid", "abs", "neg",
+    "exp", "log", "log1p", "sqrt", "rsqrt", "square", "reciprocal", "sin", "cos", "erf", "floor", "round",
+    "ceil", "clamp", "clamp_min", "clamp_max", "__neg__", "__abs__",
+]  # fmt: skip
 # In eval mode they do nothing; left on, they draw their mask for the dense tensor.
-DROPOUT = "dropout dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
+DROPOUT = ["dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
 # Position of the flag `inplace` in torch.nn.functional.
 INPLACE = {
-    "relu": 1, "relu6": 1, "leaky_relu": 2, "elu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1, "hardtanh": 3,
-    "hardswish": 1, "hardsigmoid": 1,
+    "relu": 1, "relu6": 1, "leaky_relu": 2, "elu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1,
+    "hardtanh": 3, "hardswish": 1, "hardsigmoid": 1,
 }  # fmt: skip
-BINARY = (
-    "add sub subtract mul multiply div divide true_divide maximum minimum rsub __add__ __radd__ __sub__ __rsub__ "
-    "__mul__ __rmul__ __div__ __truediv__ __rtruediv__ __rdiv__"
-).split()
-CHANGES_FIRST = "__iadd__ __isub__ __imul__ __itruediv__ __idiv__".split()
+BINARY = [
+    "add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "maximum", "minimum", "rsub",
+    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__div__", "__truediv__",
+    "__rtruediv__", "__rdiv__",
+]  # fmt: skip
+CHANGES_FIRST = ["__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__"]
 # What keeps every value: the tensor itself, another view of it or a copy.
-SAME = "contiguous clone detach detach_ requires_grad_ alias view_as_real".split()
+SAME = ["contiguous", "clone", "detach", "detach_", "requires_grad_", "alias", "view_as_real"]
 
 
 def _unary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
