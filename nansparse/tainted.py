@@ -1,7 +1,7 @@
 """Plain tensors that a model wrote NaN into, such as a buffer filled slice by slice.
 
-They stay plain, so that views of them and later writes work as ever; an operation that reads one gets a marked
-tensor.
+They stay plain, so that views of them and later writes work as ever; an operation that reads one gets a
+marked tensor.
 """
 
 from typing import Any
@@ -12,13 +12,12 @@ from torch import Tensor
 from nansparse.marked import MarkedTensor
 
 # What gives another view of the same memory (or a copy, as indexing with a tensor does).
-VIEWS = frozenset(
-    (
-        "__getitem__ __iter__ view view_as reshape reshape_as flatten unflatten permute transpose movedim moveaxis "
-        "swapaxes swapdims t squeeze unsqueeze narrow select chunk split tensor_split unbind expand expand_as "
-        "detach diagonal unfold as_strided Tensor.T Tensor.mT Tensor.data"
-    ).split()
-)
+VIEWS = frozenset({
+    "__getitem__", "__iter__", "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "permute",
+    "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "squeeze", "unsqueeze", "narrow",
+    "select", "chunk", "split", "tensor_split", "unbind", "expand", "expand_as", "detach", "diagonal",
+    "unfold", "as_strided", "Tensor.T", "Tensor.mT", "Tensor.data",
+})  # fmt: skip
 
 
 class TaintedStorages:
