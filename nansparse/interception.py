@@ -1,7 +1,8 @@
 """How a running model's calls are caught.
 
-A private `TorchFunctionMode` is entered around one call of the model (see `nansparse.session`), so that functional
-calls, `.forward()` calls, worker threads and copies are seen alike. Each call goes one of four ways:
+A private `TorchFunctionMode` is entered around one call of the model (see `nansparse.session`), so that
+functional calls, `.forward()` calls, worker threads and copies are seen alike. Each call goes one of four
+ways:
 
 * an operation of `nansparse.handlers` goes to its handler;
 * a question about shape, dtype or device of a marked tensor is answered by the tensor itself;
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -26,17 +28,10 @@ from nansparse.activation import SparseActivation
 from nansparse.fallback import changes_first, operation_name, run_dense
 from nansparse.marked import MarkedTensor, Payload
 from nansparse.policy import Policy
+from nansparse.questions import is_question
 from nansparse.record import RunRecord
 from nansparse.tainted import VIEWS, TaintedStorages
 
-# What a marked tensor answers itself: nothing here reads values.
-QUESTIONS = frozenset(
-    "size dim ndimension numel nelement stride is_contiguous element_size get_device is_floating_point is_complex "
-    "is_signed __len__ __hash__ storage_offset is_inference is_conj is_neg is_same_size __format__ "
-    "shape dtype device ndim layout is_cuda is_cpu is_mps is_meta is_sparse is_quantized is_nested is_mkldnn is_xpu "
-    "requires_grad is_leaf grad_fn grad names itemsize nbytes output_nr retains_grad _version _backward_hooks "
-    "_base is_sparse_csr is_ipu is_vulkan is_xla is_maia is_mtia is_hpu".split()
-)
 Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -134,12 +129,12 @@ class ModelCall:
         Returns:
             Its dotted name; empty for the model itself or a plain function.
         """
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and id(owner) in self.names:
                 return self.names[id(owner)]
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return ""
 
     @contextmanager
@@ -178,7 +173,7 @@ class CatchCalls(TorchFunctionMode):
         del types
         kwargs = kwargs or {}
         if self.call.tainted:
-            if not _any_marked(args) and (_is_question(func) or operation_name(func) in VIEWS):
+            if not _any_marked(args) and (is_question(func) or operation_name(func) in VIEWS):
                 return tree_map(self._mark_copy, func(*args, **kwargs))
             args, kwargs = self._untainted(func, args, kwargs)
         result = self._routed(func, args, kwargs)
@@ -196,7 +191,7 @@ class CatchCalls(TorchFunctionMode):
             return result
         if not marked:
             return func(*args, **kwargs)
-        if _is_question(func):
+        if is_question(func):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         return run_dense(self.call, func, args, kwargs)
@@ -226,13 +221,6 @@ def _is_spatial(x: Tensor) -> bool:
 
 def _holds_nan(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point() and bool(x.isnan().any())
-
-
-def _is_question(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    if name == "__get__":
-        name = getattr(func.__self__, "__name__", "")
-    return name in QUESTIONS
 
 
 def _any_marked(values: Iterable[Any]) -> bool:
