@@ -197,8 +197,8 @@ class RunRecord:
         lines += [_line(row, widths) for row in rows]
         lines.append(
             f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the "
-            f"convolution windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds skipped, "
-            f"{self.densified} densified"
+            f"convolution windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds "
+            f"skipped, {self.densified} densified"
         )
         return "\n".join(line.rstrip() for line in [*lines, *self.advice()])
 
