@@ -1,18 +1,18 @@
 """What nansparse knows to do with marked tensors: one file a family of operations.
 
-A handler takes (call, func, args, kwargs) and returns the result, or `NotImplemented` to leave the call to the dense
-way. `ALWAYS` are the operations that make NaN or are counted, marked input or not.
+A handler takes (call, func, args, kwargs) and returns the result, or `NotImplemented` to leave the call to
+the dense way. `ALWAYS` are the operations that make NaN or are counted, marked input or not.
 """
 
 from typing import Any
 
-from nansparse.handlers import convolution, normalization, pointwise, pooling, shape
+from nansparse.handlers import convolution, normalization, pointwise, pooling, shape, unpooling
 from nansparse.interception import Handler
 
-FAMILIES = (convolution, pooling, normalization, pointwise, shape)
+FAMILIES = (convolution, pooling, unpooling, normalization, pointwise, shape)
 HANDLERS: dict[Any, Handler] = {
     func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()
 }
-ALWAYS = frozenset({*convolution.HANDLERS, *pooling.ALWAYS})
+ALWAYS = frozenset({*convolution.HANDLERS, *pooling.HANDLERS, *unpooling.HANDLERS})
 
 __all__ = ["ALWAYS", "FAMILIES", "HANDLERS"]

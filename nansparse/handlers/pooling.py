@@ -1,4 +1,4 @@
-"""Max pooling, where NaN is made, and max unpooling, where remembered ties become NaN."""
+"""Max pooling, where NaN is made."""
 
 from typing import Any
 
@@ -8,30 +8,30 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.errors import UnexpectedNaNError
-from nansparse.functional import nan_max_pool, nan_max_unpool
+from nansparse.functional import nan_max_pool
 from nansparse.functional.pooling import draw, pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.handlers.unbatched import TIES, pool_one, unpool_one
-from nansparse.interception import ModelCall
-from nansparse.marked import MarkedTensor, densified
+from nansparse.handlers.unbatched import TIES, pool_one
+from nansparse.interception import Handler, ModelCall
+from nansparse.marked import MarkedTensor
 from nansparse.plan import plan_windows
 from nansparse.sites import Sites
 from nansparse.ties import CELLS_IN_A_CODE, Peaks, find_peaks, tie_codes, window_cells
-from nansparse.unpooling import PoolMemory, Unpooled, tiles_the_grid
+from nansparse.unpooling import PoolMemory, tiles_the_grid
 from nansparse.windows import Windows
 
 _POOL = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0), ("dilation", 1)]
 _POOL = [*_POOL, ("ceil_mode", False), ("return_indices", False)]
-_UNPOOL = [("input", REQUIRED), ("indices", REQUIRED), ("kernel_size", REQUIRED), ("stride", None)]
-_UNPOOL = [*_UNPOOL, ("padding", 0), ("output_size", None)]
 
 
 def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run max_pool2d or max_pool3d, with or without indices."""
     bound = bind(_POOL, args, kwargs)
-    x = None if bound is None else bound["input"]
+    if bound is None:
+        return NotImplemented
+    x = bound["input"]
     rank = 2 if "2d" in func.__name__ or func in (F.max_pool2d, F.max_pool2d_with_indices) else 3
-    if bound is None or not x.is_floating_point() or x.dim() not in (rank + 1, rank + 2):
+    if not x.is_floating_point() or x.dim() not in (rank + 1, rank + 2):
         return NotImplemented
     indices_wanted = bound["return_indices"] or func in (F.max_pool2d_with_indices, F.max_pool3d_with_indices)
     if x.dim() == rank + 1:
@@ -65,8 +65,8 @@ def _pool_plain(
     finite = bool(total.isfinite())
     if not finite and bool(peaks.best.isnan().any()):
         raise UnexpectedNaNError(
-            f"NaN reached max pooling in {call.layer()!r} although the input of the model had none: look for NaN or "
-            "Inf weights, or overflow, in a run without nansparse"
+            f"NaN reached max pooling in {call.layer()!r} although the input of the model had none: look for "
+            "NaN or Inf weights, or overflow, in a run without nansparse"
         )
     if finite and not peaks.some_tie:
         return func(*args, **kwargs)
@@ -209,53 +209,5 @@ def _pool_literally(
     return values, result.indices
 
 
-def _unpool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run max_unpool2d or max_unpool3d."""
-    bound = bind(_UNPOOL, args, kwargs)
-    if bound is None:
-        return NotImplemented
-    values, indices = bound["input"], bound["indices"]
-    memory = indices.payload if isinstance(indices, MarkedTensor) else None
-    ties = getattr(indices, TIES, None)
-    rank = 2 if "2d" in func.__name__ else 3
-    with call.recorded(func.__name__) as facts:
-        if not isinstance(values, MarkedTensor) and not isinstance(indices, MarkedTensor) and ties is None:
-            return func(*args, **kwargs)
-        if values.dim() != rank + 2:
-            facts.update(engine="dense", densified=1)
-            return unpool_one(call, values, indices, tuple(bound.values())[2:])
-        if isinstance(memory, PoolMemory) and _undoes(memory, bound):
-            facts["engine"] = "rows"
-            source = (
-                values.sparse() if isinstance(values, MarkedTensor) else SparseActivation.from_dense(values)
-            )
-            return call.wrap(Unpooled(source, memory))
-        facts.update(engine="functional", densified=1)
-        if isinstance(memory, PoolMemory):
-            ties = memory.ties()
-        options = (bound["kernel_size"], bound["stride"], bound["padding"], bound["output_size"])
-        return call.mark(nan_max_unpool(densified(values), densified(indices), *options, ties=ties))
-
-
-def _undoes(memory: PoolMemory, bound: dict[str, Any]) -> bool:
-    """Say whether an unpooling is the exact inverse of the pooling that is remembered."""
-    windows = memory.windows
-    rank = len(windows.grid)
-    size = bound["output_size"]
-    default = tuple(o * k for o, k in zip(windows.out_grid, windows.kernel, strict=True))
-    out = default if size is None else tuple(int(v) for v in size[-rank:])
-    same = pooling_windows(out, bound["kernel_size"], bound["stride"], bound["padding"], 1, ceil_mode=False)
-    return (
-        out == windows.grid
-        and same.kernel == windows.kernel
-        and same.stride == windows.stride
-        and same.padding == windows.padding
-    )
-
-
 _MAX_POOLS = (F.max_pool2d, F.max_pool3d, F.max_pool2d_with_indices, F.max_pool3d_with_indices)
-HANDLERS = {
-    **dict.fromkeys((*_MAX_POOLS, torch.max_pool2d, torch.max_pool3d), _pool),
-    **dict.fromkeys((F.max_unpool2d, F.max_unpool3d), _unpool),
-}
-ALWAYS = frozenset(HANDLERS)
+HANDLERS: dict[Any, Handler] = dict.fromkeys((*_MAX_POOLS, torch.max_pool2d, torch.max_pool3d), _pool)
