@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: If the output folder cannot be made.
     """
-    from nansparse.evaluation.demonstration import demonstrate, load_subject
+    from nansparse.evaluation.demonstration import demonstrate
+    from nansparse.evaluation.subject import load_subject
     from nansparse.evaluation.tables import markdown
     from nansparse.imaging.picture import draw_comparison
     from nansparse.policy import Policy

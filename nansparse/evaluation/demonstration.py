@@ -3,73 +3,27 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nansparse.errors import InputError
 from nansparse.evaluation.environment import describe_environment
+from nansparse.evaluation.lineup import AGGRESSIVE, CHANNELS_LAST, CONSERVATIVE, DENSE, PLANE, set_up_ways
 from nansparse.evaluation.metrics import dice, disagreeing
-from nansparse.evaluation.runs import (
-    Way,
-    choose_batch_sizes,
-    cropped_way,
-    dense_way,
-    fixed_conditions,
-    sparse_way,
-    take_turn,
-)
-from nansparse.imaging.conform import conform, conform_labels, restore_labels
-from nansparse.imaging.nifti import load_volume, save_labels
+from nansparse.evaluation.runs import Way, choose_batch_sizes, fixed_conditions, take_turn
+from nansparse.evaluation.subject import Subject
+from nansparse.imaging.conform import restore_labels
+from nansparse.imaging.nifti import save_labels
 from nansparse.imaging.slices import slabs, to_slices
-from nansparse.imaging.template import TISSUES, load_template, tissue_labels
-from nansparse.imaging.volume import Volume, Voxels
+from nansparse.imaging.template import TISSUES
+from nansparse.imaging.volume import Voxels
 from nansparse.policy import Policy
-from nansparse.zoo.fastsurfer import STRIDE
 
-PLANE = "coronal"
 SLICES_PER_TURN = 8
-DENSE, CHANNELS_LAST, BOX = "dense, NCHW", "dense, channels_last", "dense, channels_last, bounding box"
-CONSERVATIVE, AGGRESSIVE, BACKGROUND = "conservative", "aggressive", "conservative, background NaN"
 TISSUE_NUMBERS = range(1, len(TISSUES))
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is segmented.
-
-    Attributes:
-        name: For messages and file names.
-        native: The image as it came.
-        conformed: The image on the conformed grid, uint8.
-        truth: Tissue labels on the conformed grid; None where nobody drew any.
-    """
-
-    name: str
-    native: Volume
-    conformed: Volume
-    truth: Voxels | None
-
-
-def load_subject(image: Path | None) -> Subject:
-    """Load and conform an image.
-
-    Args:
-        image: A NIfTI or MGZ file; the MNI152 template when None.
-
-    Returns:
-        The subject.
-    """
-    if image is not None:
-        native = load_volume(image)
-        return Subject(image.name.split(".")[0], native, conform(native), None)
-    template = load_template()
-    truth = conform_labels(tissue_labels(template)).data
-    return Subject("mni152", template.t1, conform(template.t1), truth)
 
 
 @dataclass(frozen=True)
@@ -175,8 +129,8 @@ class Demonstration:
         return [
             "",
             f"speed-up: over the faster of the two dense runs on the whole volume ({self.best_dense.name}).",
-            "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: against "
-            "the labels of the dense run.",
+            "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: "
+            "against the labels of the dense run.",
             f"slices a call, the best of 1, 2 and 4 for each run: {sizes}.",
             f"{len(self.ways[0].volume())} slices, {self.environment['threads']} thread(s), "
             f"{self.environment['processor']}, torch {self.environment['torch']}",
@@ -242,7 +196,7 @@ def demonstrate(
     first = (depth - count) // 2
     position = {"slice": first}
     with fixed_conditions(threads), ExitStack() as blocks:
-        ways = _ways(model, policy, volume, blocks, position)
+        ways = set_up_ways(model, policy, volume, blocks, position)
         middle = list(range(depth // 2 - 2, depth // 2 + 2))
         position["slice"] = middle[0]
         choose_batch_sizes(ways, slabs(volume, PLANE, middle))
@@ -256,52 +210,6 @@ def demonstrate(
             take_turn(ways, slabs(volume, PLANE, range(start, stop)), turn)
         environment = describe_environment()
     return Demonstration(subject, policy, ways, first, environment, model)
-
-
-def mark_background(x: Tensor) -> Tensor:
-    """Mark what is exactly zero as NaN, as a caller would do.
-
-    Args:
-        x: Slabs (N, C, H, W) of a skull-stripped image.
-
-    Returns:
-        A copy with NaN in place of zeros.
-    """
-    return x.masked_fill(x == 0, torch.nan)
-
-
-def _ways(
-    model: nn.Module, policy: Policy, volume: Voxels, blocks: ExitStack, position: dict[str, int]
-) -> list[Way]:
-    """Set up every way; the sparse ones stay enabled until the blocks are closed."""
-    conservative, aggressive = replace(policy, mode="conservative"), replace(policy, mode="aggressive")
-    inner = dense_way(BOX, model, channels_last=True)
-    return [
-        dense_way(DENSE, model, channels_last=False),
-        dense_way(CHANNELS_LAST, model, channels_last=True),
-        cropped_way(BOX, inner, _bounding_box(volume), lambda: position["slice"]),
-        blocks.enter_context(sparse_way(CONSERVATIVE, model, conservative)),
-        blocks.enter_context(sparse_way(AGGRESSIVE, model, aggressive)),
-        blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mark_background)),
-    ]
-
-
-def _bounding_box(volume: Voxels) -> tuple[slice, slice, slice]:
-    """Find the box of the nonzero voxels, rows and columns widened to what the network takes."""
-    stack = to_slices(volume, PLANE)
-    if not stack.any():
-        raise InputError("the image is zero everywhere")
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(stack.any(axis=others))
-        start, stop = int(filled[0]), int(filled[-1]) + 1
-        if axis > 0:
-            size = -(-(stop - start) // STRIDE) * STRIDE
-            start = min(start, stack.shape[axis] - size)
-            stop = start + size
-        box.append(slice(start, stop))
-    return box[0], box[1], box[2]
 
 
 def _named(values: dict[int, float]) -> dict[str, float]:

@@ -74,16 +74,16 @@ def draw_comparison(result: Demonstration, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from nansparse.evaluation import demonstration as demo
+    from nansparse.evaluation import lineup
 
     figure = Figure(figsize=(15, 6.4), layout="constrained", facecolor="white")
     axes = figure.subplots(2, 6)
     number = 128 - result.first
     number = min(max(number, 0), len(result.ways[0].volume()) - 1)
-    image = slabs(result.subject.conformed.data, demo.PLANE, [result.first + number])
-    dense = result.way(demo.DENSE).volume()[number]
-    for row, name in enumerate((demo.CONSERVATIVE, demo.BACKGROUND)):
-        marked = demo.mark_background(image) if name == demo.BACKGROUND else image
+    image = slabs(result.subject.conformed.data, lineup.PLANE, [result.first + number])
+    dense = result.way(lineup.DENSE).volume()[number]
+    for row, name in enumerate((lineup.CONSERVATIVE, lineup.BACKGROUND)):
+        marked = lineup.mark_background(image) if name == lineup.BACKGROUND else image
         masks = nan_masks(result.model, marked, DEPTHS, result.policy)
         labels = result.way(name).volume()[number]
         changed = int((labels != dense).sum())
