@@ -62,9 +62,8 @@ def tissue_labels(template: Template) -> Volume:
         template: Mask and maps.
 
     Returns:
-        uint8: 0 outside the brain mask; inside it 1 cerebrospinal fluid and whatever is neither grey nor
-            white, 2
-        grey matter, 3 white matter.
+        uint8: 0 outside the brain mask; inside it 1 cerebrospinal fluid and all that is neither grey nor
+        white, 2 grey matter, 3 white matter.
     """
     grey, white = template.grey.data, template.white.data
     other = 1.0 - grey - white

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 # Chances of a sample to get each kind of variation.
-INTENSITY_CHANCE = 0.7
+INTENSITY_CHANCE = 0.6
 NOISE_CHANCE = 0.4
 BLUR_CHANCE = 0.1
 LEVEL_CHANCE = 0.1

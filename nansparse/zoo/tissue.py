@@ -5,6 +5,7 @@ Its card lies beside the weights, `weights/tissue_fastsurfer.md`.
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from nansparse.zoo.checkpoints import load_fastsurfer_checkpoint
 from nansparse.zoo.fastsurfer import FastSurferCNN
 from nansparse.zoo.tissue_data import held_out_slices, load_tissue_data
 
-NUM_FILTERS = 32
+NUM_FILTERS = 64
 WEIGHTS = "weights/tissue_fastsurfer.safetensors"
 
 
@@ -52,21 +53,22 @@ def load_tissue_model(weights: str | Path | None = None) -> nn.Module:
 
 
 def score_tissue_model(
-    model: nn.Module | None = None, *, batch_size: int = 4, progress: bool = True
-) -> dict[str, float]:
-    """Judge a tissue network on the slices that training never showed it.
+    weights: str | Path | None = None, *, batch_size: int = 4, progress: bool = True
+) -> dict[str, Any]:
+    """Judge the tissue network on the slices that training never showed it.
 
     Args:
-        model: The network, in eval mode; the shipped one by default.
+        weights: A `.safetensors` file of `nansparse zoo train`; the shipped weights by default.
         batch_size: Slices per forward pass.
         progress: Whether to show a progress bar.
 
     Returns:
-        Dice overlap with the template's maps over all held-out slices, by tissue.
+        "slices": how many were judged; "dice": overlap with the template's maps by tissue; "outside": voxels
+        outside the brain that were given a tissue.
     """
     from tqdm import tqdm
 
-    model = load_tissue_model() if model is None else model
+    model = load_tissue_model(weights)
     data, indices = load_tissue_data(), held_out_slices()
     predicted = []
     starts = range(0, len(indices), batch_size)
@@ -74,5 +76,10 @@ def score_tissue_model(
         for start in tqdm(starts, desc="scoring", unit="batch", disable=not progress):
             scores = model(data.inputs(indices[start : start + batch_size]))
             predicted.append(scores.argmax(dim=1))
-    overlaps = dice(torch.cat(predicted), data.targets(indices), range(len(TISSUES)))
-    return {name: overlaps[label] for label, name in enumerate(TISSUES)}
+    labels, truth = torch.cat(predicted), data.targets(indices)
+    overlaps = dice(labels, truth, range(len(TISSUES)))
+    return {
+        "slices": len(indices),
+        "dice": {name: overlaps[label] for label, name in enumerate(TISSUES)},
+        "outside": int(((labels > 0) & (truth == 0)).sum()),
+    }

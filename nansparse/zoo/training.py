@@ -3,7 +3,7 @@
 ``nansparse zoo train --output weights.safetensors --seed 0``
 
 The slices that `nansparse.zoo.tissue_data` holds out are never shown, neither as targets nor as neighbours.
-The same seed gives the same weights on the same machine, torch version and number of threads.
+The same seed gives the same weights on the same processor, torch version and number of threads.
 """
 
 from collections.abc import Iterator
@@ -22,17 +22,14 @@ from nansparse.zoo.fastsurfer import STRIDE, initialise
 from nansparse.zoo.tissue import new_tissue_model
 from nansparse.zoo.tissue_data import TissueData, load_tissue_data, training_slices
 
-# Background fills most of a slice and is easy; the thin rim of fluid is rare and hard.
-CLASS_WEIGHTS = (0.6, 1.4, 1.0, 1.0)
-
 
 def train_tissue_model(
     output: str | Path,
     *,
     seed: int = 0,
-    steps: int = 1000,
+    steps: int = 420,
     batch_size: int = 8,
-    crop: int = 128,
+    crop: int = 112,
     learning_rate: float = 4e-3,
     threads: int = 2,
     progress: bool = True,
@@ -61,11 +58,11 @@ def train_tissue_model(
 
         batches = _batches(load_tissue_data(), steps, batch_size, crop, generator)
         _fit(model, batches, steps, learning_rate, progress=progress)
-        unfinished.write_bytes(save(model.state_dict()))
+        unfinished.write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}))
 
 
 def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Judge scores: weighted cross-entropy plus one minus the mean soft Dice overlap.
+    """Judge scores: cross-entropy plus one minus the mean soft Dice overlap; rare tissues count fully.
 
     Args:
         scores: Logits, (N, 4, H, W).
@@ -74,10 +71,9 @@ def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
     Returns:
         The loss, a scalar.
     """
-    weights = torch.tensor(CLASS_WEIGHTS)
-    entropy = F.cross_entropy(scores, labels, weight=weights)
+    entropy = F.cross_entropy(scores, labels)
     shares = scores.softmax(dim=1)
-    truth = F.one_hot(labels, len(CLASS_WEIGHTS)).movedim(-1, 1).to(shares.dtype)
+    truth = F.one_hot(labels, scores.shape[1]).movedim(-1, 1).to(shares.dtype)
     axes = (0, 2, 3)
     overlap = 2 * (shares * truth).sum(axes) / (shares + truth).sum(axes).clamp(min=1.0)
     return entropy + 1 - overlap.mean()
@@ -122,18 +118,22 @@ def _fit(
     """
     from tqdm import tqdm
 
-    model.train()
+    # Channels last, and bfloat16 where it is safe: 1.6 times as fast on a CPU that multiplies bfloat16. The
+    # weights and the loss stay float32.
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.15)
     bar = tqdm(batches, total=steps, desc="training", unit="step", disable=not progress)
     for images, labels in bar:
         optimizer.zero_grad()
-        loss = tissue_loss(model(images), labels)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = model(images.contiguous(memory_format=torch.channels_last))
+        loss = tissue_loss(scores.float(), labels)
         loss.backward()
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-    model.eval()
+    model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _check(output: Path, *, steps: int, batch_size: int, crop: int, threads: int) -> None:

@@ -28,13 +28,14 @@ def test_loading_leaves_no_trace_and_gives_a_network_ready_to_run() -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_grey_and_white_matter_of_held_out_slices(
-    model: nn.Module, data: TissueData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grey_and_white_matter_of_held_out_slices(data: TissueData, monkeypatch: pytest.MonkeyPatch) -> None:
     # One slice of each slab; `nansparse zoo score` judges them all.
     monkeypatch.setattr(tissue, "held_out_slices", lambda: held_out_slices()[4::8])
     monkeypatch.setattr(tissue, "load_tissue_data", lambda: data)
-    scores = score_tissue_model(model, progress=False)
+    scored = score_tissue_model(progress=False)
+    assert scored["slices"] == 4
+    assert scored["outside"] < 400
+    scores = scored["dice"]
     assert list(scores) == ["background", "csf", "grey", "white"]
     assert min(scores["grey"], scores["white"]) >= 0.95
     assert scores["background"] > 0.999
