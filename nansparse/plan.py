@@ -44,7 +44,10 @@ class Taps:
 
 @dataclass(frozen=True)
 class _Phase:
-    """Outputs start, start + step, ... that share kernel positions: cell = scale * t + offset, by axis."""
+    """Outputs start, start + step, ... that share kernel positions.
+
+    Cell = scale * t + offset along each axis.
+    """
 
     starts: tuple[int, ...]
     step: tuple[int, ...]
