@@ -29,7 +29,7 @@ def caught(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[An
     """Run a function on inputs with NaN; NaN stays in what it returns."""
     model = Wrapped(function).eval()
     with warnings.catch_warnings():
-        # Of no concern here: whether such a run gains anything (tests/session/test_advice.py).
+        # Of no concern here: whether such a run gains anything (tests/session/test_record.py).
         warnings.simplefilter("ignore", NothingToDoWarning)
         with nansparse.enable(model, output_nan="keep", **options) as record:
             out = model(*args)

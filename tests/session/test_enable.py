@@ -46,7 +46,7 @@ def assert_by_definition(model: nn.Module, x: Tensor, **options: object) -> RunR
 @pytest.mark.parametrize("name", NETS)
 def test_a_model_equals_its_definition(name, mode, threshold, dtype):
     if mode == "conservative" and name in NO_UNPOOLING:
-        pytest.skip("conservative mode has nothing to mark here (tests/session/test_advice.py)")
+        pytest.skip("conservative mode has nothing to mark here (tests/session/test_record.py)")
     model = seeded(NETS[name]).to(dtype)
     record = assert_by_definition(model, image_for(name, dtype=dtype), mode=mode, threshold=threshold)
     assert record.marked
@@ -69,12 +69,34 @@ def test_every_engine_gives_the_same(name, engine):
     assert engine == "auto" or engine in ran
 
 
-@pytest.mark.parametrize(
-    "options", [{"epsilon": 1e-2}, {"epsilon": 0.0}, {"max_ties": 2}, {"max_ties": 3}], ids=str
-)
+class PoolsFirst(nn.Module):
+    """Pools its input, so that a test decides which cells tie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.last = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 2, 1)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, indices = self.pool(x)
+        return self.last(self.unpool(self.low(x), indices))
+
+
 @pytest.mark.parametrize("mode", ["conservative", "aggressive"])
-def test_the_tie_rule_is_passed_on(mode, options):
-    assert_by_definition(seeded(SegNet), image(), mode=mode, **options)
+@pytest.mark.parametrize(
+    ("option", "values"), [("max_ties", (1, 2, 3)), ("epsilon", (0.0, 1e-3, 0.3))], ids=["ties", "epsilon"]
+)
+def test_the_tie_rule_is_passed_on(option, values, mode):
+    """Windows of two, three and four ties, exact ones or rough ones: each value marks others."""
+    x = (image().double() * 4).round() / 4
+    x += image(seed=1).double() * 1e-4 if option == "epsilon" else 0.0
+    shares = set()
+    for value in values:
+        options = {"mode": mode, "threshold": 0.3, option: value}
+        model = seeded(PoolsFirst).double()
+        assert_by_definition(model, x, **options)
+        shares.add(float(run(model, x, **options)[0].isnan().double().mean()))
+    assert len(shares) == len(values)
 
 
 GEOMETRIES = {

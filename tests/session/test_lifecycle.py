@@ -202,6 +202,19 @@ def test_a_copy_that_outlived_the_block_is_an_ordinary_model():
 
 
 @quiet
+def test_a_copy_that_outlived_the_block_can_be_enabled_at_once():
+    model, x = seeded(SegNet), image()
+    with nansparse.enable(model):
+        expected = model(x)
+        twins = copy.deepcopy(model), copy.deepcopy(model)
+    with nansparse.enable(twins[0]):
+        assert torch.equal(twins[0](x), expected)
+    with nansparse.enable(nn.Sequential(twins[1]).eval()):
+        assert type(twins[1]) is SegNet
+    assert type(twins[0]) is SegNet
+
+
+@quiet
 def test_a_model_stays_itself_inside_the_block():
     model = seeded(SegNet)
     weights, names = model.state_dict(), [n for n, _ in model.named_modules()]
