@@ -77,8 +77,12 @@ def check_call(model: nn.Module, form: InputForm) -> None:
         raise EnableError(
             "torch.compile traces a model that is enabled: call the model itself inside the block"
         )
-    if model.training:
-        raise EnableError("the model was put into training mode: call model.eval() before the call")
+    for name, module in model.named_modules():
+        if module.training:
+            where = f" (module {name!r})" if name else ""
+            raise EnableError(
+                f"the model was put into training mode{where}: call model.eval() before the call"
+            )
     if torch.is_grad_enabled() and form.requires_grad:
         raise EnableError(
             "an input requires gradients, and skipped windows have none: call it under "

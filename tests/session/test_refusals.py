@@ -56,6 +56,9 @@ def test_training_mode():
         model.train()
         with pytest.raises(EnableError, match=r"call model.eval\(\) before the call"):
             model(image())
+        model.eval().second.train()
+        with pytest.raises(EnableError, match=r"\(module 'second'\): call model.eval\(\) before the call"):
+            model(image())
         model.eval()
         model(image())
 
