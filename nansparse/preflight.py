@@ -9,6 +9,7 @@ from nansparse.errors import EnableError, InputError
 from nansparse.results import InputForm
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+DIFFER_IN_TRAINING = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -78,7 +79,7 @@ def check_call(model: nn.Module, form: InputForm) -> None:
             "torch.compile traces a model that is enabled: call the model itself inside the block"
         )
     for name, module in model.named_modules():
-        if module.training:
+        if module.training and (module is model or isinstance(module, DIFFER_IN_TRAINING)):
             where = f" (module {name!r})" if name else ""
             raise EnableError(
                 f"the model was put into training mode{where}: call model.eval() before the call"

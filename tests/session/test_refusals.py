@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import nansparse
 from nansparse import EnableError, EngineError, InputError
-from tests.session.nets import SegNet, image, seeded
+from tests.session.nets import SegNet, UNet, image, seeded
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,18 @@ def test_training_mode():
         model.train()
         with pytest.raises(EnableError, match=r"call model.eval\(\) before the call"):
             model(image())
-        model.eval().second.train()
-        with pytest.raises(EnableError, match=r"\(module 'second'\): call model.eval\(\) before the call"):
-            model(image())
         model.eval()
         model(image())
+
+
+def test_a_part_in_training_mode_that_acts_on_it():
+    model, x = seeded(UNet), image()
+    with nansparse.enable(model, mode="aggressive"):
+        model.norm.train()
+        with pytest.raises(EnableError, match=r"\(module 'norm'\): call model.eval\(\) before the call"):
+            model(x)
+        model.eval().down1.train()
+        model(x)
 
 
 @pytest.mark.parametrize("script", [lambda m, x: torch.jit.script(m), torch.jit.trace])
