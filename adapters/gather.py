@@ -9,8 +9,9 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution, Engine
-from nansparse.fill import add_fill_terms, zeroed_rows
+from nansparse.fill import add_fill_terms, write_zeroed_rows
 from nansparse.plan import Taps, plan_windows
+from nansparse.scratch import Scratch
 
 # Cells gathered at a time: enough for the multiplication to run at full speed, little enough to stay in
 # cache.
@@ -21,6 +22,10 @@ class GatherEngine(Engine):
     """Gather and multiply with plain torch, on any device."""
 
     name = "gather"
+
+    def __init__(self) -> None:
+        """Start without scratch memory."""
+        self._scratch = Scratch()
 
     def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
         """Say why this engine cannot run a convolution.
@@ -47,15 +52,16 @@ class GatherEngine(Engine):
             The output.
         """
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        rows = zeroed_rows(activation, extra=2)
+        rows = self._scratch.take("rows", (len(activation.rows) + 2, activation.channels), activation.rows)
+        write_zeroed_rows(activation, rows)
         out = rows.new_empty(len(plan.out), convolution.out_channels)
         for taps in plan.taps:
-            _multiply(out, rows, convolution, taps)
+            _multiply(out, rows, convolution, taps, self._scratch)
         add_fill_terms(out, rows, activation, convolution, plan)
         return SparseActivation(plan.out, out, partial=False)
 
 
-def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -> None:
+def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps, scratch: Scratch) -> None:
     """Write conv(x0, W) and the bias of the windows of some taps."""
     windows, reads = taps.table.shape
     if not reads:
@@ -65,13 +71,13 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -
     weight = convolution.taps_last[:, :, taps.positions].transpose(1, 2).flatten(1)
     multiply = _as_pointwise if _pointwise_is_faster(rows) else F.linear
     step = _rounded(min(windows, CELLS_PER_CHUNK // width))
-    scratch = rows.new_empty(step * reads, rows.shape[1])
+    gathered = scratch.take("cells", (step * reads, rows.shape[1]), rows)
     for start in range(0, windows, step):
         chosen = taps.table[start : start + step]
-        torch.index_select(rows, 0, chosen.flatten(), out=scratch[: chosen.numel()])
+        torch.index_select(rows, 0, chosen.flatten(), out=gathered[: chosen.numel()])
         size = _rounded(len(chosen))
-        scratch[chosen.numel() : size * reads] = 0
-        cells = scratch[: size * reads].view(size, width)
+        gathered[chosen.numel() : size * reads] = 0
+        cells = gathered[: size * reads].view(size, width)
         product = multiply(cells, weight, convolution.bias)[: len(chosen)]
         if taps.outputs is None:
             out[start : start + step] = product
@@ -95,6 +101,14 @@ def _as_pointwise(cells: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Multiply (m, K) by (C_out, K) as a 1x1 convolution over 16 images of m / 16 x 1.
 
     With one thread torch hands a 1x1 convolution to oneDNN only from a batch of 16 on.
+
+    Args:
+        cells: (m, K), m a multiple of 16.
+        weight: (C_out, K).
+        bias: (C_out,) or None.
+
+    Returns:
+        (m, C_out).
     """
     images = cells.view(16, len(cells) // 16, 1, -1).permute(0, 3, 1, 2)
     out = F.conv2d(images, weight[:, :, None, None], bias)

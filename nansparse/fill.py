@@ -18,26 +18,36 @@ from nansparse.engine import Convolution
 from nansparse.plan import Taps, WindowPlan
 
 
-def zeroed_rows(activation: SparseActivation, extra: int = 0) -> Tensor:
-    """Give the rows with zeros for NaN, and rows of zeros behind them.
+def zeroed_rows(activation: SparseActivation) -> Tensor:
+    """Give the rows with zeros for NaN.
 
     Args:
         activation: The input.
-        extra: Rows of zeros; 2 stand for what a plan calls padding and missing sites.
 
     Returns:
-        (P + extra, C); the activation's own rows, not a copy, if nothing has to change.
+        (P, C); the activation's own rows, not a copy, if none holds NaN.
     """
-    if not extra and not activation.partial:
+    if not activation.partial:
         return activation.rows
-    count = len(activation.rows)
-    rows = activation.rows.new_empty(count + extra, activation.channels)
-    rows[:count] = activation.rows
-    rows[count:] = 0
-    if activation.partial:
-        holes, mask = activation.holes
-        rows[holes] = activation.rows.index_select(0, holes).masked_fill_(mask, 0.0)
+    rows = torch.empty_like(activation.rows)
+    write_zeroed_rows(activation, rows)
     return rows
+
+
+def write_zeroed_rows(activation: SparseActivation, out: Tensor) -> None:
+    """Write the rows with zeros for NaN, and zeros behind them.
+
+    Args:
+        activation: The input.
+        out: (P or more, C); two rows more stand for what a plan calls padding and missing sites.
+    """
+    count = len(activation.rows)
+    out[:count] = activation.rows
+    out[count:] = 0
+    holes, mask = activation.holes
+    if len(holes):
+        # Infinities are the network's own and stay.
+        out[holes] = activation.rows.index_select(0, holes).masked_fill_(mask, 0.0)
 
 
 def add_fill_terms(

@@ -5,6 +5,8 @@ so that every step is an elementwise pass. Missing, NaN and padded cells hold -i
 finite maximum.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,8 @@ from nansparse.windows import Windows
 
 # A window's tied cells are kept as the bits of one byte.
 CELLS_IN_A_CODE = 8
+# Cells of one kernel position worked on at a time.
+CELLS_PER_SLAB = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,12 @@ class Peaks:
 
     Attributes:
         best: Maximum over the cells.
-        tolerance: How far below it a cell ties.
+        epsilon: Relative tolerance of a tie.
         some_tie: Whether any window has a second cell that ties.
     """
 
     best: Tensor
-    tolerance: Tensor
+    epsilon: float
     some_tie: bool
 
 
@@ -68,18 +72,21 @@ def find_peaks(cells: list[Tensor], epsilon: float) -> Peaks:
     Returns:
         The peaks.
     """
-    best = cells[0]
-    second: Tensor | None = None
-    for cell in cells[1:]:
-        lower = torch.minimum(best, cell)
-        second = lower if second is None else torch.maximum(second, lower, out=lower)
-        best = torch.maximum(best, cell)
-    tolerance = (best * epsilon).abs_().add_(TIE_ATOL)
+    if len(cells) == 1 or not cells[0].numel():
+        return Peaks(cells[0], epsilon, some_tie=False)
+    best = torch.empty(cells[0].shape, dtype=cells[0].dtype, device=cells[0].device)
     some_tie = False
-    if second is not None and best.numel():
+    for slab in _slabs(best):
+        first, *others = (cell[slab] for cell in cells)
+        highest = best[slab]
+        second = torch.minimum(first, others[0])
+        torch.maximum(first, others[0], out=highest)
+        for cell in others[1:]:
+            torch.maximum(second, torch.minimum(highest, cell), out=second)
+            torch.maximum(highest, cell, out=highest)
         # Comparing in place, float to float, is vectorised; comparing into a bool tensor is not.
-        some_tie = bool((best - second).le_(tolerance).amax() > 0)
-    return Peaks(best, tolerance, some_tie)
+        some_tie = some_tie or bool((highest - second).le_(_tolerance(highest, epsilon)).amax() > 0)
+    return Peaks(best, epsilon, some_tie)
 
 
 def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,20 +101,40 @@ def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor,
         uint8 codes (bit k set where cell k ties in an unstable window), uint8 unstable (0 or 1), and uint8
         winner (the bit of the first cell that holds the maximum; bit 0 where no cell is real).
     """
-    best = peaks.best
-    # One float per window collects all: tied cells in bits 0-7, cells equal to the maximum in bits 8-15, the
-    # number of tied cells above. Floats up to 2^24 are exact, and adding them is faster than any work on
-    # bools.
-    total = torch.zeros(best.shape, dtype=torch.float32, device=best.device)
-    for k, cell in enumerate(cells):
-        # The same arithmetic as torch.isclose; the order of the operands does not matter to the last bit.
-        total.add_((best - cell).le_(peaks.tolerance), alpha=float((1 << k) + (1 << 16)))
-        total.add_((best - cell).eq_(0), alpha=float(1 << (k + 8)))
-    bits = total.to(torch.int32)
-    codes, equal, count = (bits >> shift for shift in (0, 8, 16))
-    codes, equal, count = codes.to(torch.uint8), equal.to(torch.uint8), count.to(torch.uint8)
-    # count > max_ties, by way of the highest bit.
-    unstable = (count + (127 - min(max_ties, CELLS_IN_A_CODE))) >> 7
-    codes *= unstable
-    winner = equal & -equal
-    return codes, unstable, winner + (winner == 0)
+    codes = torch.empty(peaks.best.shape, dtype=torch.uint8, device=peaks.best.device)
+    unstable, winner = torch.empty_like(codes), torch.empty_like(codes)
+    for slab in _slabs(codes):
+        best = peaks.best[slab]
+        tolerance = _tolerance(best, peaks.epsilon)
+        # One float per window collects all: tied cells in bits 0-7, cells equal to the maximum in bits 8-15,
+        # the number of tied cells above. Floats up to 2^24 are exact; adding them beats any work on bools.
+        total = torch.zeros(best.shape, dtype=torch.float32, device=best.device)
+        for k, cell in enumerate(cells):
+            # The arithmetic of torch.isclose; the order of the operands does not matter to the last bit.
+            total.add_((best - cell[slab]).le_(tolerance), alpha=float((1 << k) + (1 << 16)))
+            total.add_((best - cell[slab]).eq_(0), alpha=float(1 << (k + 8)))
+        bits = total.to(torch.int32)
+        equal = (bits >> 8).to(torch.uint8)
+        # count > max_ties, by way of the highest bit.
+        count = (bits >> 16).to(torch.uint8)
+        unstable[slab] = (count + (127 - min(max_ties, CELLS_IN_A_CODE))) >> 7
+        codes[slab] = bits.to(torch.uint8).mul_(unstable[slab])
+        first = equal & -equal
+        winner[slab] = first + (first == 0)
+    return codes, unstable, winner
+
+
+def _tolerance(best: Tensor, epsilon: float) -> Tensor:
+    return (best * epsilon).abs_().add_(TIE_ATOL)
+
+
+def _slabs(x: Tensor) -> Iterator[tuple[int | slice, ...]]:
+    """Cut (N, rows, ..., C), or rows (P, C), into pieces whose temporaries stay in cache."""
+    lead = 0 if x.dim() == 2 else 1
+    per_row = max(math.prod(x.shape[lead + 1 :]), 1)
+    step = max(1, CELLS_PER_SLAB // per_row)
+    pieces = [slice(start, start + step) for start in range(0, x.shape[lead], step)]
+    if lead == 0:
+        yield from ((piece,) for piece in pieces)
+    else:
+        yield from ((sample, piece) for sample in range(len(x)) for piece in pieces)

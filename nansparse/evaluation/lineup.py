@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nansparse.errors import InputError
@@ -19,18 +21,26 @@ from nansparse.zoo.fastsurfer import STRIDE
 PLANE = "coronal"
 DENSE, CHANNELS_LAST, BOX = "dense, NCHW", "dense, channels_last", "dense, channels_last, bounding box"
 CONSERVATIVE, AGGRESSIVE, BACKGROUND = "conservative", "aggressive", "conservative, background NaN"
+MARGIN = 4
+MARGINED = f"conservative, background NaN, margin {MARGIN}"
 
 
-def mark_background(x: Tensor) -> Tensor:
+def mark_background(x: Tensor, margin: int = 0) -> Tensor:
     """Mark what is exactly zero as NaN, as a caller would do.
 
     Args:
         x: Slabs (N, C, H, W) of a skull-stripped image.
+        margin: Zeros up to this many voxels (along rows and columns) from a nonzero one stay.
 
     Returns:
         A copy with NaN in place of zeros.
     """
-    return x.masked_fill(x == 0, torch.nan)
+    if not margin:
+        return x.masked_fill(x == 0, torch.nan)
+    near = (x != 0).to(x.dtype)
+    for size, padding in (((2 * margin + 1, 1), (margin, 0)), ((1, 2 * margin + 1), (0, margin))):
+        near = F.max_pool2d(near, size, stride=1, padding=padding)
+    return x.masked_fill(near == 0, torch.nan)
 
 
 def set_up_ways(
@@ -57,6 +67,9 @@ def set_up_ways(
         blocks.enter_context(sparse_way(CONSERVATIVE, model, conservative)),
         blocks.enter_context(sparse_way(AGGRESSIVE, model, aggressive)),
         blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mark_background)),
+        blocks.enter_context(
+            sparse_way(MARGINED, model, conservative, partial(mark_background, margin=MARGIN))
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.errors import UnexpectedNaNError
+from nansparse.fill import zeroed_rows
 from nansparse.functional import nan_max_pool
 from nansparse.functional.pooling import draw, pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
@@ -83,7 +84,7 @@ def _pool_marked(
     activation = x.sparse()
     rows = activation.rows
     tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
-    if not tiles or bool(torch.isinf(rows).any()):
+    if not tiles or not bool(zeroed_rows(activation).sum().isfinite()):
         return _pool_literally(call, x.dense(), windows, facts, indices_wanted=indices_wanted)
     facts["engine"] = "rows"
     # Threshold 1 keeps every window with a real cell.

@@ -82,8 +82,8 @@ def draw_comparison(result: Demonstration, path: Path) -> Path:
     number = min(max(number, 0), len(result.ways[0].volume()) - 1)
     image = slabs(result.subject.conformed.data, lineup.PLANE, [result.first + number])
     dense = result.way(lineup.DENSE).volume()[number]
-    for row, name in enumerate((lineup.CONSERVATIVE, lineup.BACKGROUND)):
-        marked = lineup.mark_background(image) if name == lineup.BACKGROUND else image
+    for row, name in enumerate((lineup.CONSERVATIVE, lineup.MARGINED)):
+        marked = lineup.mark_background(image, lineup.MARGIN) if name == lineup.MARGINED else image
         masks = nan_masks(result.model, marked, DEPTHS, result.policy)
         labels = result.way(name).volume()[number]
         changed = int((labels != dense).sum())
