@@ -1,4 +1,4 @@
-"""Memory that an engine uses again, so that it is not given back to the system and asked for anew in each layer."""
+"""Memory that an engine uses again, so that each layer does not ask the system for it anew."""
 
 import math
 import threading

@@ -131,7 +131,7 @@ class Demonstration:
             f"speed-up: over the faster of the two dense runs on the whole volume ({self.best_dense.name}).",
             "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: "
             "against the labels of the dense run.",
-            f"slices a call, the best of 1, 2 and 4 for each run: {sizes}.",
+            f"slices a call, the better of 1 and 4 for each run: {sizes}.",
             f"{len(self.ways[0].volume())} slices, {self.environment['threads']} thread(s), "
             f"{self.environment['processor']}, torch {self.environment['torch']}",
         ]

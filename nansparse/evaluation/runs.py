@@ -136,7 +136,7 @@ def sparse_way(
         yield Way(name, predict, record)
 
 
-def choose_batch_sizes(ways: Sequence[Way], slabs: Tensor, sizes: Sequence[int] = (1, 2, 4)) -> None:
+def choose_batch_sizes(ways: Sequence[Way], slabs: Tensor, sizes: Sequence[int] = (1, 4)) -> None:
     """Try batch sizes on a few slices, and give each way its best.
 
     Args:
@@ -148,12 +148,9 @@ def choose_batch_sizes(ways: Sequence[Way], slabs: Tensor, sizes: Sequence[int] 
         prices = {}
         for size in sizes:
             _run(way, slabs[:size], size)
-            times = []
-            for _ in range(2):
-                start = time.perf_counter()
-                _run(way, slabs, size)
-                times.append(time.perf_counter() - start)
-            prices[size] = min(times)
+            start = time.perf_counter()
+            _run(way, slabs, size)
+            prices[size] = time.perf_counter() - start
         way.batch_size = min(prices, key=prices.__getitem__)
 
 

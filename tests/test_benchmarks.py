@@ -1,0 +1,58 @@
+"""The benchmarks measure what they say: masks, medians, and that engines are compared at all."""
+
+import torch
+
+from benchmarks.layers import RATIOS, rows
+from benchmarks.masks import SHAPES, site_mask
+from benchmarks.measure import fixed_conditions, time_side_by_side
+
+
+def test_masks_have_the_share_asked_for():
+    for shape in SHAPES:
+        for ratio in RATIOS:
+            mask = site_mask(shape, (64, 64), ratio, torch.Generator().manual_seed(0))
+            assert abs(mask.float().mean().item() - ratio) < 0.03, (shape, ratio)
+
+
+def test_a_blob_is_compact_and_random_sites_are_not():
+    generator = torch.Generator().manual_seed(0)
+    edges = {}
+    for shape in SHAPES:
+        mask = site_mask(shape, (64, 64), 0.5, generator)
+        edges[shape] = int((mask[1:] != mask[:-1]).sum())
+    assert edges["blob"] * 5 < edges["random"]
+
+
+def test_every_way_is_timed_as_often_and_the_median_lies_between_the_quartiles():
+    calls = {"a": 0, "b": 0}
+
+    def count(name):
+        calls[name] += 1
+
+    times = time_side_by_side({n: lambda n=n: count(n) for n in calls}, repeats=5, warmup=1)
+    assert calls == {"a": 6, "b": 6}
+    for measured in times.values():
+        assert len(measured["ms"]) == 5
+        assert measured["quartiles"][0] <= measured["median"] <= measured["quartiles"][1]
+
+
+def test_conditions_are_put_back():
+    before = torch.get_num_threads()
+    with fixed_conditions(1):
+        assert torch.get_num_threads() == 1
+        assert torch.is_inference_mode_enabled()
+    assert torch.get_num_threads() == before
+
+
+def test_rows_name_every_engine():
+    measurement = {
+        "geometry": "2D",
+        "mask": "blob",
+        "nan_sites": 0.5,
+        "windows_skipped": 0.5,
+        "limit": 2.0,
+        "speed_up": {"dense": 1.0, "gather": 1.5},
+    }
+    (row,) = rows([measurement])
+    assert row["gather"] == "1.50x"
+    assert row["limit"] == "2.00x"
