@@ -13,7 +13,7 @@ from torch import nn
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.lineup import AGGRESSIVE, CHANNELS_LAST, CONSERVATIVE, DENSE, PLANE, set_up_ways
 from nansparse.evaluation.metrics import dice, disagreeing
-from nansparse.evaluation.runs import Way, choose_batch_sizes, fixed_conditions, take_turn
+from nansparse.evaluation.runs import Way, fixed_conditions, take_turn, warm_up
 from nansparse.evaluation.subject import Subject
 from nansparse.imaging.conform import restore_labels
 from nansparse.imaging.nifti import save_labels
@@ -131,7 +131,7 @@ class Demonstration:
             f"speed-up: over the faster of the two dense runs on the whole volume ({self.best_dense.name}).",
             "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: "
             "against the labels of the dense run.",
-            f"slices a call, the better of 1 and 4 for each run: {sizes}.",
+            f"slices a call: {sizes}.",
             f"{len(self.ways[0].volume())} slices, {self.environment['threads']} thread(s), "
             f"{self.environment['processor']}, torch {self.environment['torch']}",
         ]
@@ -199,7 +199,7 @@ def demonstrate(
         ways = set_up_ways(model, policy, volume, blocks, position)
         middle = list(range(depth // 2 - 2, depth // 2 + 2))
         position["slice"] = middle[0]
-        choose_batch_sizes(ways, slabs(volume, PLANE, middle))
+        warm_up(ways, slabs(volume, PLANE, middle))
         for way in ways:
             if way.record is not None:
                 way.record.clear()

@@ -23,6 +23,9 @@ DENSE, CHANNELS_LAST, BOX = "dense, NCHW", "dense, channels_last", "dense, chann
 CONSERVATIVE, AGGRESSIVE, BACKGROUND = "conservative", "aggressive", "conservative, background NaN"
 MARGIN = 4
 MARGINED = f"conservative, background NaN, margin {MARGIN}"
+# Slices a call. Dense layers of a single slice stay below the size from which on the allocator asks for fresh
+# memory each time; runs that skip most of a slice hold less, and have calls to save.
+MANY = 4
 
 
 def mark_background(x: Tensor, margin: int = 0) -> Tensor:
@@ -60,7 +63,7 @@ def set_up_ways(
     """
     conservative, aggressive = replace(policy, mode="conservative"), replace(policy, mode="aggressive")
     inner = dense_way(BOX, model, channels_last=True)
-    return [
+    ways = [
         dense_way(DENSE, model, channels_last=False),
         dense_way(CHANNELS_LAST, model, channels_last=True),
         cropped_way(BOX, inner, _bounding_box(volume), lambda: position["slice"]),
@@ -71,6 +74,9 @@ def set_up_ways(
             sparse_way(MARGINED, model, conservative, partial(mark_background, margin=MARGIN))
         ),
     ]
+    for way in ways:
+        way.batch_size = MANY if way.name in (BOX, BACKGROUND, MARGINED) else 1
+    return ways
 
 
 def _bounding_box(volume: Voxels) -> tuple[slice, slice, slice]:

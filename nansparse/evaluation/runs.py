@@ -1,7 +1,7 @@
 """Ways to run a segmentation network over the slices of a volume, timed side by side.
 
 Every way gets the same slices in the same process, a few at a time in turn, so that a slow minute of the
-machine falls on all of them. Each uses the batch size that a short trial found best for it. Times are
+machine falls on all of them. Each has a fixed batch size. Times are
 wall-clock and hold everything from the slab of slices to the labels: layout changes, marking, conversions,
 argmax.
 """
@@ -136,22 +136,15 @@ def sparse_way(
         yield Way(name, predict, record)
 
 
-def choose_batch_sizes(ways: Sequence[Way], slabs: Tensor, sizes: Sequence[int] = (1, 4)) -> None:
-    """Try batch sizes on a few slices, and give each way its best.
+def warm_up(ways: Sequence[Way], slabs: Tensor) -> None:
+    """Run every way once, uncounted.
 
     Args:
         ways: The ways.
-        slabs: A few slabs from the middle of the volume; at least as many as the largest size.
-        sizes: Batch sizes to try.
+        slabs: As many slabs as the largest batch size.
     """
     for way in ways:
-        prices = {}
-        for size in sizes:
-            _run(way, slabs[:size], size)
-            start = time.perf_counter()
-            _run(way, slabs, size)
-            prices[size] = time.perf_counter() - start
-        way.batch_size = min(prices, key=prices.__getitem__)
+        _run(way, slabs, way.batch_size)
 
 
 def take_turn(ways: Sequence[Way], slabs: Tensor, turn: int) -> None:
