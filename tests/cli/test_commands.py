@@ -75,7 +75,8 @@ def test_a_short_demo_writes_labels_picture_and_numbers(folder, capsys):
     assert main(["demo", "--slices", "1", "--threads", "1", "--output", "out"]) == 0
     table = capsys.readouterr().out
     assert "conservative" in table
-    labels = [nibabel.load(folder / "out" / f"mni152_{n}.nii.gz") for n in ("dense", "conservative", "aggressive")]
+    names = ("dense", "conservative", "aggressive")
+    labels = [nibabel.load(folder / "out" / f"mni152_{name}.nii.gz") for name in names]
     from nansparse.imaging import load_template
 
     template = load_template().t1
