@@ -2,32 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import torch
-
-
-@contextmanager
-def fixed_conditions(threads: int) -> Iterator[None]:
-    """Fix the threads and flush denormals; both are put back.
-
-    Args:
-        threads: CPU threads.
-
-    Yields:
-        Nothing.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(before)
 
 
 def time_side_by_side(

@@ -4,7 +4,8 @@ import torch
 
 from benchmarks.layers import RATIOS, rows
 from benchmarks.masks import SHAPES, site_mask
-from benchmarks.measure import fixed_conditions, time_side_by_side
+from benchmarks.measure import time_side_by_side
+from nansparse.evaluation.runs import fixed_conditions
 
 
 def test_masks_have_the_share_asked_for():

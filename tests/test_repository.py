@@ -53,7 +53,7 @@ def test_adapters_are_imported_by_their_installed_name() -> None:
 
 @pytest.mark.parametrize(
     "planted",
-    ["see /work/" + "x", "open('/home/" + "me/t1.nii')", "https://py" + "pi.org/simple", "<" * 7 + " ours"],
+    ["see /wo" + "rk/x", "open('/home/" + "me/t1.nii')", "https://py" + "pi.org/simple", "<" * 7 + " ours"],
 )
 def test_search_finds_what_is_planted(planted: str, tmp_path: Path) -> None:
     file = tmp_path / "page.md"
