@@ -2,6 +2,7 @@
 
 from nansparse import functional
 from nansparse.activation import SparseActivation
+from nansparse.background import mask_background
 from nansparse.engine import registry
 from nansparse.errors import (
     EnableError,
@@ -32,5 +33,6 @@ __all__ = [
     "explain",
     "functional",
     "is_enabled",
+    "mask_background",
     "registry",
 ]

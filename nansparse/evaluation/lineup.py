@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from nansparse.background import mask_background
 from nansparse.errors import InputError
 from nansparse.evaluation.runs import Way, cropped_way, dense_way, sparse_way
 from nansparse.imaging.slices import to_slices
@@ -26,24 +25,6 @@ MARGINED = f"conservative, background NaN, margin {MARGIN}"
 # Slices a call. Dense layers of a single slice stay below the size from which on the allocator asks for fresh
 # memory each time; runs that skip most of a slice hold less, and have calls to save.
 MANY = 4
-
-
-def mark_background(x: Tensor, margin: int = 0) -> Tensor:
-    """Mark what is exactly zero as NaN, as a caller would do.
-
-    Args:
-        x: Slabs (N, C, H, W) of a skull-stripped image.
-        margin: Zeros up to this many voxels (along rows and columns) from a nonzero one stay.
-
-    Returns:
-        A copy with NaN in place of zeros.
-    """
-    if not margin:
-        return x.masked_fill(x == 0, torch.nan)
-    near = (x != 0).to(x.dtype)
-    for size, padding in (((2 * margin + 1, 1), (margin, 0)), ((1, 2 * margin + 1), (0, margin))):
-        near = F.max_pool2d(near, size, stride=1, padding=padding)
-    return x.masked_fill(near == 0, torch.nan)
 
 
 def set_up_ways(
@@ -69,9 +50,9 @@ def set_up_ways(
         cropped_way(BOX, inner, _bounding_box(volume), lambda: position["slice"]),
         blocks.enter_context(sparse_way(CONSERVATIVE, model, conservative)),
         blocks.enter_context(sparse_way(AGGRESSIVE, model, aggressive)),
-        blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mark_background)),
+        blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mask_background)),
         blocks.enter_context(
-            sparse_way(MARGINED, model, conservative, partial(mark_background, margin=MARGIN))
+            sparse_way(MARGINED, model, conservative, partial(mask_background, margin=MARGIN))
         ),
     ]
     for way in ways:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import nansparse
+from nansparse.background import mask_background
 from nansparse.imaging.atomic import whole_file
 from nansparse.imaging.slices import slabs
 from nansparse.imaging.template import TISSUES
@@ -83,7 +84,7 @@ def draw_comparison(result: Demonstration, path: Path) -> Path:
     image = slabs(result.subject.conformed.data, lineup.PLANE, [result.first + number])
     dense = result.way(lineup.DENSE).volume()[number]
     for row, name in enumerate((lineup.CONSERVATIVE, lineup.MARGINED)):
-        marked = lineup.mark_background(image, lineup.MARGIN) if name == lineup.MARGINED else image
+        marked = mask_background(image, margin=lineup.MARGIN) if name == lineup.MARGINED else image
         masks = nan_masks(result.model, marked, DEPTHS, result.policy)
         labels = result.way(name).volume()[number]
         changed = int((labels != dense).sum())
