@@ -73,7 +73,7 @@ def _constant(x: Tensor, value: float | Sequence[float] | None) -> Tensor:
     plain = x.detach().as_subclass(Tensor)
     ones = (1,) * (x.dim() - 2)
     if value is None:
-        level = plain[(..., *(slice(0, 1) for _ in ones))]
+        level = plain[:, :, :1, :1] if len(ones) == 2 else plain[:, :, :1, :1, :1]
     else:
         try:
             level = torch.as_tensor(value, dtype=x.dtype, device=x.device).flatten()
