@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import layers, overhead
 from benchmarks.masks import SHAPES
+from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
-from nansparse.evaluation.runs import fixed_conditions
 from nansparse.evaluation.tables import markdown
 
 

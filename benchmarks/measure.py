@@ -1,9 +1,9 @@
-"""Timing several ways of one computation side by side: interleaved, warmed up, medians with quartiles."""
+"""Timing in milliseconds, by the routine of `nansparse bench`: interleaved, warmed up, every sample kept."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from nansparse.evaluation.timing import time_interleaved
 
 
 def time_side_by_side(
@@ -13,23 +13,18 @@ def time_side_by_side(
 
     Args:
         ways: Name to a function without arguments.
-        repeats: Counted rounds.
-        warmup: Rounds before them.
+        repeats: Samples of each way.
+        warmup: Calls of each way before them.
 
     Returns:
         For each way: every time, the median and the quartiles, in milliseconds.
     """
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(warmup + repeats):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            elapsed = 1e3 * (time.perf_counter() - start)
-            if turn >= warmup:
-                times[name].append(elapsed)
-    return {name: _summarised(values) for name, values in times.items()}
-
-
-def _summarised(values: list[float]) -> dict[str, Any]:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return {"ms": values, "median": middle, "quartiles": [low, high]}
+    times = time_interleaved(ways, repeats=repeats, warmup=warmup)
+    return {
+        name: {
+            "ms": [1e3 * seconds for seconds in timing.seconds],
+            "median": 1e3 * timing.median,
+            "quartiles": [1e3 * quartile for quartile in timing.quartiles],
+        }
+        for name, timing in times.items()
+    }

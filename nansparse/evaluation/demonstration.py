@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.lineup import AGGRESSIVE, CHANNELS_LAST, CONSERVATIVE, DENSE, PLANE, set_up_ways
 from nansparse.evaluation.metrics import dice, disagreeing
-from nansparse.evaluation.runs import Way, fixed_conditions, take_turn, warm_up
+from nansparse.evaluation.runs import Way, take_turn, warm_up
 from nansparse.evaluation.subject import Subject
 from nansparse.imaging.conform import restore_labels
 from nansparse.imaging.nifti import save_labels

@@ -1,20 +1,30 @@
 """What a measurement was made on, so that numbers from two machines are not taken for two results."""
 
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import nansparse
+from nansparse.engine import registry
+from nansparse.evaluation.conditions import denormals_flushed
+
+# Distributions whose version may change a number in a results file.
+_LIBRARIES = ("numpy", "scipy", "nibabel", "nilearn", "spconv", "MinkowskiEngine", "torch-scatter")
 
 
-def describe_environment() -> dict[str, Any]:
-    """Describe software and processor.
+def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Describe software, processor and conditions.
+
+    Args:
+        device: What was computed on; the CPU when None.
 
     Returns:
-        JSON-able data: versions, processor, threads, whether denormals are flushed is stated by the caller.
+        JSON-able data: versions, processor, GPU (None without one), threads, whether denormals are flushed.
     """
+    gpu = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None
     return {
         "nansparse": nansparse.__version__,
         "torch": torch.__version__,
@@ -22,8 +32,22 @@ def describe_environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": gpu,
         "threads": torch.get_num_threads(),
+        "denormals_flushed": denormals_flushed(),
+        "engines": registry.names(),
+        "libraries": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _processor() -> str:

@@ -165,24 +165,3 @@ def take_turn(ways: Sequence[Way], slabs: Tensor, turn: int) -> None:
 
 def _run(way: Way, slabs: Tensor, batch_size: int) -> Tensor:
     return torch.cat([way.predict(part) for part in slabs.split(batch_size)])
-
-
-@contextlib.contextmanager
-def fixed_conditions(threads: int) -> Iterator[None]:
-    """Fix the number of threads and flush denormals, as any deployment would; both are put back.
-
-    Args:
-        threads: CPU threads.
-
-    Yields:
-        Nothing.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(before)

@@ -1,0 +1,75 @@
+"""Timing keeps every sample, never counts the first call, and lets no way always go first."""
+
+import threading
+
+import pytest
+import torch
+
+from nansparse.errors import InputError
+from nansparse.evaluation.conditions import denormals_flushed, find_device, fixed_conditions
+from nansparse.evaluation.timing import Timing, time_interleaved
+
+
+def test_ways_run_in_turn_in_a_rotating_order_after_the_warm_up():
+    order = []
+    ways = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = time_interleaved(ways, repeats=3, warmup=2, shortest=0.0)
+    # Two calls to warm up and one to see how long a call lasts.
+    assert "".join(order[:9]) == "aaabbbccc"
+    assert "".join(order[9:]) == "abcbcacab"
+    assert all(len(times[name].seconds) == 3 for name in ways)
+
+
+def test_short_computations_are_called_several_times_a_sample():
+    times = time_interleaved({"nothing": lambda: None}, repeats=2, shortest=1e-3)
+    assert times["nothing"].calls > 100
+
+
+def test_median_and_quartiles_are_those_of_the_samples():
+    timing = Timing((5.0, 1.0, 2.0, 4.0, 3.0))
+    assert (timing.median, timing.quartiles) == (3.0, (2.0, 4.0))
+    assert Timing((7.0,)).quartiles == (7.0, 7.0)
+    assert timing.to_dict()["seconds"] == [5.0, 1.0, 2.0, 4.0, 3.0]
+
+
+@pytest.mark.parametrize("numbers", [{"repeats": 0}, {"repeats": 1, "warmup": 0}])
+def test_no_sample_and_no_warm_up_are_refused(numbers):
+    with pytest.raises(InputError, match="at least 1"):
+        time_interleaved({"nothing": lambda: None}, **numbers)
+
+
+def in_a_new_thread(function):
+    # A thread of its own has a thread pool of its own, whose workers take over the flag.
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_conditions_flush_denormals_in_every_worker_when_they_come_first():
+    def first():
+        with fixed_conditions(2):
+            return denormals_flushed()
+
+    assert in_a_new_thread(first)
+
+
+def test_workers_that_keep_denormals_are_found():
+    def late():
+        torch.set_num_threads(2)
+        torch.ones(1 << 20).sum()  # starts the pool
+        with fixed_conditions(2):
+            return denormals_flushed()
+
+    def never():
+        return denormals_flushed()
+
+    assert not in_a_new_thread(late)
+    assert not in_a_new_thread(never)
+
+
+@pytest.mark.parametrize("name", ["warp", "meta", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(name):
+    with pytest.raises(InputError, match="device"):
+        find_device(name)
