@@ -11,6 +11,7 @@ from nansparse.activation import SparseActivation, rows_of_dense
 from nansparse.engine import Convolution, Engine, dense_result
 from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.plan import plan_windows
+from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 
 
@@ -18,6 +19,10 @@ class DenseEngine(Engine):
     """Masked dense convolution: every option, dtype and device of the PyTorch operation."""
 
     name = "dense"
+
+    def __init__(self) -> None:
+        """Start without scratch memory."""
+        self._scratch = Scratch()
 
     def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
         """Say why this engine cannot run a convolution.
@@ -46,12 +51,21 @@ class DenseEngine(Engine):
             return _run_grouped(activation, convolution)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         rows = zeroed_rows(activation)
-        zeroed = SparseActivation(activation.sites, rows, partial=False).to_dense(0.0)
+        zeroed = self._laid_out(SparseActivation(activation.sites, rows, partial=False))
         out = rows_of_dense(_convolve(zeroed, convolution.weight, convolution.bias, convolution), plan.out)
         if len(plan.filled):
             out = out.contiguous()
             add_fill_terms(out, rows, activation, convolution, plan)
         return SparseActivation(plan.out, out, partial=False)
+
+    def _laid_out(self, activation: SparseActivation) -> Tensor:
+        """Lay the rows out on the grid, with zeros at the missing sites."""
+        sites = activation.sites
+        if sites.is_complete:
+            return activation.to_dense()
+        grid = self._scratch.take("grid", (sites.total, activation.channels), activation.rows)
+        grid.zero_().index_copy_(0, sites.numbers, activation.rows)
+        return grid.view(sites.batch, *sites.grid, -1).movedim(-1, 1)
 
 
 def _run_grouped(activation: SparseActivation, convolution: Convolution) -> SparseActivation:

@@ -38,6 +38,15 @@ class SparseActivation:
         """Shape of the dense tensor, (N, C, *spatial)."""
         return (self.sites.batch, self.channels, *self.sites.grid)
 
+    @property
+    def plans(self) -> dict[object, object]:
+        """Where `nansparse.plan` keeps what it worked out: with the sites, unless rows are partly NaN."""
+        return self._own_plans if self.partial else self.sites.plans
+
+    @cached_property
+    def _own_plans(self) -> dict[object, object]:
+        return {}
+
     @cached_property
     def holes(self) -> tuple[Tensor, Tensor]:
         """The rows that hold NaN, int64 (H,), and where they do, bool (H, C)."""

@@ -6,7 +6,6 @@ imports one by name. Registering a name twice is an error.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import entry_points
 from threading import Lock
 
@@ -43,11 +42,20 @@ class Convolution:
         """Number of output channels."""
         return self.weight.shape[1] * self.groups if self.windows.transposed else self.weight.shape[0]
 
-    @cached_property
-    def taps_last(self) -> Tensor:
-        """The weight of a convolution with one group as (C_out, C, kernel volume)."""
+    def packed(self, positions: list[int]) -> Tensor:
+        """Lay the weight of a convolution with one group out as a matrix.
+
+        Args:
+            positions: Kernel positions wanted, flat, row-major.
+
+        Returns:
+            (C_out, len(positions) * C), the channel running fastest.
+        """
         weight = self.weight.transpose(0, 1) if self.windows.transposed else self.weight
-        return weight.flatten(2)
+        taps = weight.flatten(2)
+        if len(positions) < taps.shape[2]:
+            taps = taps[:, :, positions]
+        return taps.transpose(1, 2).flatten(1)
 
 
 class Engine(ABC):

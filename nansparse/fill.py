@@ -16,6 +16,7 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution
 from nansparse.plan import Taps, WindowPlan
+from nansparse.product import CELLS_PER_CHUNK, product, rounded
 
 
 def zeroed_rows(activation: SparseActivation) -> Tensor:
@@ -72,13 +73,13 @@ def add_fill_terms(
             continue
         table = taps.table.index_select(0, filled)
         real = _real_cells(activation, plan, where)
-        mean = sums[table].sum(1) / real.to(wide)
-        weight = convolution.taps_last[:, :, taps.positions].to(wide)
-        missing = table == len(activation.rows) + 1
-        term = (missing * mean[:, None]) @ weight.sum(1).T
+        mean = sums.index_select(0, table.flatten()).view(table.shape).sum(1).div_(real)
+        weight = convolution.packed(taps.positions).to(wide)
+        missing = (table == len(activation.rows) + 1).to(wide)
+        term = missing @ weight.unflatten(1, (table.shape[1], -1)).sum(2).T
         if activation.partial:
-            _add_partial(term, table, mean, weight, activation)
-        out.index_add_(0, where, term.to(out.dtype))
+            _add_partial(term, table, weight, activation)
+        out.index_add_(0, where, term.mul_(mean[:, None]).to(out.dtype))
 
 
 def _filled(plan: WindowPlan, taps: Taps) -> tuple[Tensor, Tensor]:
@@ -95,19 +96,19 @@ def _real_cells(activation: SparseActivation, plan: WindowPlan, where: Tensor) -
     return real if activation.partial else real * activation.channels
 
 
-def _add_partial(
-    term: Tensor, table: Tensor, mean: Tensor, weight: Tensor, activation: SparseActivation
-) -> None:
-    """Add the share of rows that are partly NaN, for the windows that meet one."""
+def _add_partial(term: Tensor, table: Tensor, weight: Tensor, activation: SparseActivation) -> None:
+    """Add conv(q, W) of rows that are partly NaN, for the windows that meet one."""
     holes, mask = activation.holes
     # Rows without NaN share one row of zeros, the last.
     mask_of = table.new_full((len(activation.rows) + 2,), len(holes))
     mask_of[holes] = torch.arange(len(holes), dtype=mask_of.dtype, device=mask_of.device)
     marks = F.pad(mask.to(weight.dtype), (0, 0, 0, 1))
-    found = mask_of[table]
-    met = (found < len(holes)).any(1).nonzero().flatten()
-    if not len(met):
-        return
-    cells = marks[found[met]].flatten(1)
-    order = weight.transpose(1, 2).flatten(1)
-    term.index_add_(0, met, (cells @ order.T) * mean[met][:, None])
+    found = mask_of.index_select(0, table.flatten()).view(table.shape)
+    met = (found.amin(1) < len(holes)).nonzero().flatten()
+    step = max(CELLS_PER_CHUNK // weight.shape[1], 1)
+    for chosen in met.split(step):
+        # A size met before costs the library no new code: the windows added here read nothing.
+        wanted = found.new_full((rounded(len(chosen)), table.shape[1]), len(holes))
+        torch.index_select(found, 0, chosen, out=wanted[: len(chosen)])
+        cells = marks.index_select(0, wanted.flatten()).view(len(wanted), -1)
+        term.index_add_(0, chosen, product(cells, weight)[: len(chosen)])

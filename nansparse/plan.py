@@ -134,7 +134,7 @@ class WindowPlan:
 
 
 def plan_windows(activation: SparseActivation, windows: Windows, threshold: float) -> WindowPlan:
-    """Plan a convolution with one group, or find the plan made earlier for the same sites.
+    """Plan a convolution with one group, or find the plan made earlier.
 
     Args:
         activation: The input.
@@ -144,9 +144,7 @@ def plan_windows(activation: SparseActivation, windows: Windows, threshold: floa
     Returns:
         The plan.
     """
-    if activation.partial:
-        return WindowPlan(activation, windows, threshold)
-    known, key = activation.sites.plans, (windows, threshold)
+    known, key = activation.plans, (windows, threshold)
     plan = known.get(key)
     if not isinstance(plan, WindowPlan):
         plan = WindowPlan(activation, windows, threshold)

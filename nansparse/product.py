@@ -1,0 +1,51 @@
+"""The matrix product of the sparse engines, by the fastest library that torch carries."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Cells multiplied at a time: enough for the product to run at full speed, little enough to stay in cache.
+CELLS_PER_CHUNK = 1_200_000
+
+
+def product(cells: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute cells @ weight.T + bias.
+
+    In float32 on CPUs `torch.nn.functional.linear` calls a library that reaches less than half the speed of
+    the one that runs torch's convolutions (docs/engines.md); torch offers the latter's product to its own
+    compiler, and it is called here where the build has it.
+
+    Args:
+        cells: (m, K), contiguous.
+        weight: (O, K), contiguous.
+        bias: (O,) or None.
+
+    Returns:
+        (m, O).
+    """
+    if _has_convolution_library(cells) and len(cells) and cells.shape[1]:
+        return torch.ops.mkldnn._linear_pointwise(cells, weight, bias, "none", [], "")
+    return F.linear(cells, weight, bias)
+
+
+def _has_convolution_library(cells: Tensor) -> bool:
+    return (
+        cells.device.type == "cpu"
+        and cells.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def rounded(windows: int) -> int:
+    """Round a number of rows up, so that few sizes occur: the library generates code for each size it meets.
+
+    Args:
+        windows: Rows of a product.
+
+    Returns:
+        A number of rows, at least 1 grain.
+    """
+    grain = 256 if windows > 2048 else 64
+    return max(-(-windows // grain), 1) * grain
