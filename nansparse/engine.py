@@ -5,6 +5,7 @@ imports one by name. Registering a name twice is an error.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from threading import Lock
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.errors import EngineError, InputError
+from nansparse.library import Library, first_line
 from nansparse.windows import Windows
 
 ENTRY_POINT_GROUP = "nansparse.engines"
@@ -59,9 +61,26 @@ class Convolution:
 
 
 class Engine(ABC):
-    """Runs NaN-aware convolutions on sparse activations."""
+    """Runs NaN-aware convolutions on sparse activations.
+
+    Attributes:
+        name: What a user writes in `enable(model, engine=...)`.
+        libraries: The optional libraries it needs, one of which is enough; none for plain torch.
+    """
 
     name: str
+    libraries: Sequence[Library] = ()
+
+    @property
+    def problem(self) -> str:
+        """Why it can run nothing here, with the remedy; empty if it can."""
+        problems = [library.problem for library in self.libraries]
+        return problems[0] if problems and all(problems) else ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device types it runs on, "cpu" and "cuda" (which is also torch's word for AMD devices)."""
+        return ("cpu", "cuda")
 
     @abstractmethod
     def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
@@ -124,10 +143,10 @@ class Registry:
                 try:
                     self._add(point.load()())
                 except Exception as fault:  # a broken engine must not take the others down
-                    self._faults[point.name] = f"{type(fault).__name__}: {fault}"
+                    self._faults[point.name] = first_line(fault)
 
     def names(self) -> list[str]:
-        """List the engines that can be asked for.
+        """List the engines there are, those whose library is not installed among them.
 
         Returns:
             Their names.
@@ -164,6 +183,24 @@ class Registry:
             known = ", ".join(map(repr, self._engines)) or "none: reinstall nansparse"
             raise InputError(f"engine must be 'auto' or one of {known}, got {name!r}")
         return self._engines[name]
+
+    def usable(self, name: str) -> Engine:
+        """Find an engine that a user asked for.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The engine.
+
+        Raises:
+            InputError: If there is none of that name.
+            EngineError: If it cannot run here; the message names the command that installs what is missing.
+        """
+        engine = self.get(name)
+        if engine.problem:
+            raise EngineError(f"engine {name!r} cannot run here: {engine.problem}")
+        return engine
 
 
 registry = Registry()

@@ -48,7 +48,7 @@ class Session:
         put_back_copies(self.model)
         check_model(self.model)
         if policy.engine != "auto":
-            registry.get(policy.engine)
+            registry.usable(policy.engine)
         self.record = RunRecord(policy)
         self.record.faults = registry.faults()
         self._original: type[nn.Module] | None = None

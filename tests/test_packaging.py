@@ -20,6 +20,7 @@ OPTIONAL = {
     "tqdm",
     "safetensors",
     "spconv",
+    "spconv_triton",
     "MinkowskiEngine",
     "torch_scatter",
 }
@@ -77,6 +78,8 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
     assert dict(declared["nansparse.engines"]) == {
         "dense": "nansparse.adapters.dense:DenseEngine",
         "gather": "nansparse.adapters.gather:GatherEngine",
+        "spconv": "nansparse.adapters.spconv:SpconvEngine",
+        "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
     }
 
 

@@ -21,6 +21,8 @@ KERNELS = {
     3: ((1, 1, 1), (2, 2, 2), (3, 3, 3), (3, 1, 2)),
 }
 PATTERNS = (*NAN_PATTERNS, "one site", "mixed")
+# 1e-3 skips every window that holds a NaN cell.
+engine_thresholds = thresholds | st.just(1e-3)
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Case:
         run = spec.nan_conv_transpose if self.transposed else spec.nan_conv
         return run(self.x, self.weight, self.bias, **self.options, threshold=self.threshold)
 
-    def for_engine(self) -> tuple[SparseActivation, Convolution]:
+    def for_engine(self, device: str = "cpu") -> tuple[SparseActivation, Convolution]:
         """What an engine is given."""
         options = {k: v for k, v in self.options.items() if k != "groups"}
         lay_out = transposed_windows if self.transposed else convolution_windows
         windows = lay_out(self.x.shape[2:], self.weight.shape[2:], **options)
-        convolution = Convolution(self.weight, self.bias, windows, self.options["groups"], self.threshold)
-        return SparseActivation.from_dense(self.x), convolution
+        weight, bias = self.weight.to(device), None if self.bias is None else self.bias.to(device)
+        convolution = Convolution(weight, bias, windows, self.options["groups"], self.threshold)
+        return SparseActivation.from_dense(self.x.to(device)), convolution
 
 
 @st.composite
@@ -79,7 +82,21 @@ def cases(draw: st.DrawFn, *, transposed: bool, grouping: str, dtype: torch.dtyp
     )
     weight = values(seed + 2, weight_shape, dtype)
     bias = values(seed + 3, (outputs,), dtype) if draw(st.booleans()) else None
-    return Case(x, weight, bias, options, draw(thresholds), transposed)
+    weight = draw(st.sampled_from((_as_it_is, _strided, _channels_last)))(weight)
+    return Case(x, weight, bias, options, draw(engine_thresholds), transposed)
+
+
+def _as_it_is(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _strided(weight: Tensor) -> Tensor:
+    """Every second output of a larger weight."""
+    return torch.stack([weight, weight + 1.0], 1).flatten(0, 1)[::2]
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.to(memory_format=torch.channels_last if weight.dim() == 4 else torch.channels_last_3d)
 
 
 def holed(x: Tensor, pattern: str, seed: int) -> Tensor:

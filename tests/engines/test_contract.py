@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -17,18 +19,31 @@ from tests.functional.drawing import COARSE, EXACT, as_array, assert_matches, va
 TOLERANCE = EXACT | COARSE
 EXAMPLES = {torch.float32: 45, torch.float64: 25, torch.float16: 15, torch.bfloat16: 15}
 engines = pytest.mark.parametrize("name", registry.names())
+devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 
-def run(engine: Engine, case: Case) -> SparseActivation:
-    """Run a case, or skip the test with the engine's own words."""
-    activation, convolution = case.for_engine()
+class RefusedError(Exception):
+    """An engine said why it cannot run a case."""
+
+
+def attempt(engine: Engine, case: Case, device: str = "cpu") -> SparseActivation:
+    """Run a case unless the engine gives reasons against it."""
+    activation, convolution = case.for_engine(device)
     reasons = engine.unsupported_reasons(activation, convolution)
     if reasons:
-        pytest.skip("; ".join(reasons))
+        raise RefusedError("; ".join(reasons))
     before = activation.rows.clone()
     out = engine.run(activation, convolution)
     assert torch.equal(activation.rows.nan_to_num(7.0), before.nan_to_num(7.0)), "the input was changed"
     return out
+
+
+def run(engine: Engine, case: Case, device: str = "cpu") -> SparseActivation:
+    """Run a case, or skip the test with the engine's own words."""
+    try:
+        return attempt(engine, case, device)
+    except RefusedError as refused:
+        pytest.skip(str(refused))
 
 
 def assert_holds(out: SparseActivation, case: Case) -> None:
@@ -41,7 +56,7 @@ def assert_holds(out: SparseActivation, case: Case) -> None:
     assert not out.partial or case.options["groups"] > 1
     assert torch.equal(out.sites.numbers, out.sites.numbers.sort().values)
     assert out.sites.coords.dtype == torch.int32
-    assert_matches(out.to_dense().contiguous(), as_array(expected), TOLERANCE[expected.dtype])
+    assert_matches(out.to_dense().cpu().contiguous(), as_array(expected), TOLERANCE[expected.dtype])
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's own remark on even kernels
@@ -49,15 +64,25 @@ def assert_holds(out: SparseActivation, case: Case) -> None:
 @pytest.mark.parametrize("dtype", EXAMPLES, ids=str)
 @pytest.mark.parametrize("grouping", ["one group", "grouped", "depthwise"])
 @pytest.mark.parametrize("transposed", [False, True], ids=["ordinary", "transposed"])
-def test_an_engine_computes_the_definitions(name, dtype, grouping, transposed):
+@devices
+def test_an_engine_computes_the_definitions(name, dtype, grouping, transposed, device):
     engine = registry.get(name)
+    ran, refusals = [], set()
 
     @given(case=cases(transposed=transposed, grouping=grouping, dtype=dtype))
     @settings(max_examples=EXAMPLES[dtype], database=None, suppress_health_check=[HealthCheck.too_slow])
     def check(case):
-        assert_holds(run(engine, case), case)
+        try:
+            out = attempt(engine, case, device)
+        except RefusedError as refused:
+            refusals.add(str(refused))
+            return
+        ran.append(case)
+        assert_holds(out, case)
 
     check()
+    if not ran:
+        pytest.skip("; ".join(sorted(refusals)))
 
 
 @engines
@@ -148,7 +173,11 @@ def test_two_convolutions_on_one_set_of_sites_do_not_share_what_differs(name):
     for kernel, stride, threshold in (((3, 3), 1, 0.5), ((3, 3), 2, 0.5), ((1, 3), 1, 0.5), ((3, 3), 1, 1.0)):
         windows = convolution_windows((9, 8), kernel, stride)
         weight = values(7, (2, 4, *kernel))
-        out = engine.run(activation, Convolution(weight, None, windows, 1, threshold))
+        convolution = Convolution(weight, None, windows, 1, threshold)
+        reasons = engine.unsupported_reasons(activation, convolution)
+        if reasons:
+            pytest.skip("; ".join(reasons))
+        out = engine.run(activation, convolution)
         case = Case(x, weight, None, {"stride": stride, "groups": 1}, threshold, transposed=False)
         assert_holds(out, case)
     holed = activation.rows.clone()
@@ -158,3 +187,53 @@ def test_two_convolutions_on_one_set_of_sites_do_not_share_what_differs(name):
     weight = values(7, (2, 4, 3, 3))
     case = Case(partial.to_dense(), weight, None, {"groups": 1}, 0.5, transposed=False)
     assert_holds(engine.run(partial, Convolution(weight, None, windows, 1, 0.5)), case)
+
+
+@engines
+def test_a_weight_changed_in_place_is_seen(name):
+    case = Case(values(0, (1, 4, 6, 6)), values(1, (3, 4, 3, 3)), None, {"groups": 1}, 0.5, transposed=False)
+    run(registry.get(name), case)
+    case.weight.data.mul_(-2.0).add_(1.0)
+    assert_holds(run(registry.get(name), case), case)
+
+
+@engines
+def test_as_many_threads_as_the_caller_likes(name):
+    """Rows enough for every thread of a library, and calls from several threads at once."""
+    x = with_nan(values(3, (1, 16, 96, 96), torch.float32), "sites", 4)
+    case = Case(x, values(5, (16, 16, 3, 3), torch.float32), None, {"groups": 1, "padding": 1}, 0.9, False)
+    engine, before = registry.get(name), torch.get_num_threads()
+    expected = run(registry.get("dense"), case).to_dense()
+    run(engine, case)  # or skip here, not in a thread
+    try:
+        torch.set_num_threads(4)
+        for _ in range(2):
+            torch.testing.assert_close(
+                run(engine, case).to_dense(), expected, rtol=1e-4, atol=1e-3, equal_nan=True
+            )
+        with ThreadPoolExecutor(3) as pool:
+            outs = list(pool.map(lambda _: run(engine, case).to_dense(), range(6)))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    for out in outs:
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+@engines
+def test_inference_mode_and_a_caller_who_leaves_it(name):
+    """What is kept for a set of sites in inference mode serves a call outside of it."""
+    activation, convolution = Case(
+        with_nan(values(3, (1, 4, 9, 9)), "sites", 4),
+        values(5, (4, 4, 3, 3)),
+        None,
+        {"groups": 1},
+        0.5,
+        False,
+    ).for_engine()
+    engine = registry.get(name)
+    if reasons := engine.unsupported_reasons(activation, convolution):
+        pytest.skip("; ".join(reasons))
+    with torch.inference_mode():
+        inside = engine.run(activation, convolution).rows
+    assert torch.equal(inside, engine.run(activation, convolution).rows)
