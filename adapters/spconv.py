@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,7 +180,7 @@ def _conditions(library: Library, device: torch.device) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
         return
-    constants = sys.modules[f"{library.name}.constants"]
+    constants: Any = sys.modules[f"{library.name}.constants"]
     before, constants.SPCONV_ALLOW_TF32 = constants.SPCONV_ALLOW_TF32, _tf32_is_allowed()
     try:
         with torch.cuda.device(device):

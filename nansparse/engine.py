@@ -72,6 +72,11 @@ class Engine(ABC):
     libraries: Sequence[Library] = ()
 
     @property
+    def is_installed(self) -> bool:
+        """Whether a library it needs is there; nothing is imported to find out."""
+        return not self.libraries or any(library.is_installed for library in self.libraries)
+
+    @property
     def problem(self) -> str:
         """Why it can run nothing here, with the remedy; empty if it can."""
         problems = [library.problem for library in self.libraries]
@@ -153,6 +158,15 @@ class Registry:
         """
         self._load()
         return list(self._engines)
+
+    def installed(self) -> list[str]:
+        """List the engines whose library is installed; nothing is imported to find out.
+
+        Returns:
+            Their names.
+        """
+        self._load()
+        return [name for name, engine in self._engines.items() if engine.is_installed]
 
     def faults(self) -> dict[str, str]:
         """List the engines that are installed and could not be loaded.

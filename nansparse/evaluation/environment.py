@@ -35,7 +35,7 @@ def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "denormals_flushed": denormals_flushed(),
-        "engines": registry.names(),
+        "engines": registry.installed(),
         "libraries": _versions(),
     }
 

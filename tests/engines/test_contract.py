@@ -14,11 +14,12 @@ from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution, Engine
 from nansparse.windows import convolution_windows
 from tests.engines.drawing import Case, cases, exactly_at
+from tests.engines.registered import NAMES
 from tests.functional.drawing import COARSE, EXACT, as_array, assert_matches, values, with_nan
 
 TOLERANCE = EXACT | COARSE
 EXAMPLES = {torch.float32: 45, torch.float64: 25, torch.float16: 15, torch.bfloat16: 15}
-engines = pytest.mark.parametrize("name", registry.names())
+engines = pytest.mark.parametrize("name", NAMES)
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 
 

@@ -1,0 +1,18 @@
+"""The engines that are registered, as test parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from nansparse import registry
+from nansparse.engine import Engine
+
+NAMES = registry.names()
+
+
+def usable(name: str) -> Engine:
+    """Find an engine, or skip the test with what it lacks."""
+    engine = registry.get(name)
+    if engine.problem:
+        pytest.skip(engine.problem)
+    return engine
