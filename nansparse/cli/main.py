@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from nansparse import __version__
-from nansparse.cli import demo, zoo
+from nansparse.cli import demo, predict, zoo
 from nansparse.errors import NansparseError
 
-COMMANDS = (demo, zoo)
+COMMANDS = (demo, predict, zoo)
 BAD_INPUT = 2
 INTERRUPTED = 130
 

@@ -1,6 +1,9 @@
-"""Argument types shared by the commands; what they refuse ends as argparse's one line and exit code 2."""
+"""Arguments shared by the commands; what they refuse ends as argparse's one line and exit code 2."""
 
 import argparse
+from typing import Any
+
+from nansparse.policy import MODES
 
 
 def positive(text: str) -> int:
@@ -36,3 +39,34 @@ def real(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `nansparse.enable`.
+
+    Args:
+        parser: Of a command.
+    """
+    group = parser.add_argument_group("marking and skipping")
+    group.add_argument("--mode", choices=MODES, default="conservative", help="where NaN is made")
+    group.add_argument("--threshold", type=real, default=0.5, help="NaN share that skips a window, (0, 1]")
+    group.add_argument("--epsilon", type=real, default=1e-7, help="relative tolerance of a tie")
+    group.add_argument("--max-ties", type=positive, default=1, help="cells that may tie in a stable window")
+    group.add_argument(
+        "--nan-probability", type=real, default=1.0, help="share of unstable windows marked (aggressive mode)"
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the random marking, anew for each volume")
+    group.add_argument("--engine", default="auto", help="'auto' or the name of one engine")
+
+
+def policy_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the options of `nansparse.enable`.
+
+    Args:
+        options: Parsed arguments of a command with `add_policy`.
+
+    Returns:
+        Keyword arguments of `nansparse.Policy`, without output_nan and generator.
+    """
+    names = ("mode", "threshold", "epsilon", "max_ties", "nan_probability", "engine")
+    return {name: getattr(options, name) for name in names}

@@ -10,6 +10,8 @@ from nansparse.errors import InputError
 
 _SHOWN = 4
 _PICKLES = (".pt", ".pth", ".pkl")
+# Where training programs keep the network among other things: FastSurfer, Lightning, MONAI, nnU-Net.
+_WRAPPERS = ("model_state", "state_dict", "model", "network_weights")
 
 
 class CheckpointError(InputError):
@@ -55,9 +57,16 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path.name} is not a readable PyTorch checkpoint: {_first_line(error)}"
         ) from error
-    state = content.get("model_state", content) if isinstance(content, Mapping) else None
+    state = content if isinstance(content, Mapping) else None
+    for key in _WRAPPERS:
+        if state is not None and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path.name} holds no network state: expected a dictionary with 'model_state'")
+        wrappers = ", ".join(map(repr, _WRAPPERS))
+        raise CheckpointError(
+            f"{path.name} holds no network state: expected a dictionary of tensors, or one under {wrappers}"
+        )
     return dict(state)
 
 
