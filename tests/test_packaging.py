@@ -18,6 +18,8 @@ OPTIONAL = {
     "nilearn",
     "matplotlib",
     "tqdm",
+    "monai",
+    "distributed",
     "safetensors",
     "spconv",
     "spconv_triton",
