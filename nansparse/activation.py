@@ -105,6 +105,25 @@ class SparseActivation:
         """
         return SparseActivation(self.sites, rows, self.partial)
 
+    def narrowed(self, rows: Tensor) -> "SparseActivation":
+        """Give the same sites other rows, which may be NaN in more places; sites left wholly NaN go.
+
+        Args:
+            rows: (P, C'); holds NaN only if these rows do.
+
+        Returns:
+            The activation.
+        """
+        if not self.partial:
+            return SparseActivation(self.sites, rows, partial=False)
+        nan = rows.isnan()
+        kept = ~nan.all(1)
+        partial = bool((nan.any(1) & kept).any())
+        if bool(kept.all()):
+            return SparseActivation(self.sites, rows, partial)
+        chosen = kept.nonzero().flatten()
+        return SparseActivation(self.sites.take(chosen), rows.index_select(0, chosen), partial)
+
     def restricted(self, sites: Sites, chosen: Tensor | None) -> "SparseActivation":
         """Keep some of the sites.
 

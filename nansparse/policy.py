@@ -1,7 +1,7 @@
 """Every option of a run, validated once and then frozen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -87,6 +87,8 @@ class Policy:
         engine: "auto", or the name of one registered engine.
         output_nan: What NaN becomes when the model returns: a number, or "keep".
         generator: Source of random numbers; needed when nan_probability < 1.
+        statistics_nan: What a NaN cell is to statistics over space (instance, group and layer normalization,
+            averages over the grid): "ignore", or the number that it counts as.
 
     Raises:
         InputError: On construction, if an option is outside what is supported.
@@ -100,6 +102,7 @@ class Policy:
     engine: str = "auto"
     output_nan: float | Literal["keep"] = 0.0
     generator: torch.Generator | None = None
+    statistics_nan: float | Literal["ignore"] = "ignore"
 
     def __post_init__(self) -> None:
         """Validate every option."""
@@ -110,6 +113,8 @@ class Policy:
             raise InputError(f"engine must be 'auto' or the name of an engine, got {self.engine!r}")
         if self.output_nan != "keep":
             _real("output_nan (a number or 'keep')", self.output_nan)
+        if self.statistics_nan != "ignore":
+            _real("statistics_nan (a number or 'ignore')", self.statistics_nan)
 
     def to_dict(self) -> dict[str, str | float | int]:
         """Give the options as JSON-able data.
@@ -117,8 +122,7 @@ class Policy:
         Returns:
             Option name to value; the generator is left out.
         """
-        names = ("mode", "threshold", "epsilon", "max_ties", "nan_probability", "engine", "output_nan")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "generator"}
 
 
 def _real(name: str, value: object) -> float:

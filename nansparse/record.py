@@ -150,7 +150,7 @@ class RunRecord:
                 f"nothing to do: no NaN was marked, so nothing could be skipped. {reason}"
                 "NaN at the input (a marked background) is the other way in."
             )
-        if pools and not unpools and self.policy.mode == "conservative":
+        if pools and not unpools and self.policy.mode == "conservative" and not self.marked:
             says.append(
                 "conservative mode marks at max unpooling, and this model has none: only mode='aggressive' "
                 "or NaN at the input can gain anything here."

@@ -17,6 +17,7 @@ from torch import nn
 from nansparse.engine import registry
 from nansparse.errors import EnableError, NothingToDoWarning
 from nansparse.handlers import ALWAYS, HANDLERS
+from nansparse.handlers.normalization import REAL_ONLY
 from nansparse.interception import CatchCalls, ModelCall
 from nansparse.policy import Policy
 from nansparse.preflight import check_call, check_model, unwrapped
@@ -137,6 +138,7 @@ def enable(
     engine: str = "auto",
     output_nan: float | Literal["keep"] = 0.0,
     generator: torch.Generator | None = None,
+    statistics_nan: float | Literal["ignore"] = "ignore",
 ) -> Session:
     """Run a trained 2D or 3D CNN with NaN-aware pooling and sparse convolutions (arXiv 2601.17180).
 
@@ -157,6 +159,8 @@ def enable(
         engine: "auto", or the name of a registered engine.
         output_nan: What NaN becomes when the model returns: a number, or "keep".
         generator: Source of random numbers, needed when nan_probability < 1.
+        statistics_nan: "ignore": instance, group and layer normalization and averages over the grid are taken
+            over the real values only; a number: every NaN cell counts as that number in them.
 
     Returns:
         A context manager whose value is the run's record.
@@ -165,7 +169,9 @@ def enable(
         InputError: If an option is outside what is supported.
         EnableError: If the model cannot run this way: training mode, TorchScript, compiled, enabled already.
     """
-    policy = Policy(mode, threshold, epsilon, max_ties, nan_probability, engine, output_nan, generator)
+    policy = Policy(
+        mode, threshold, epsilon, max_ties, nan_probability, engine, output_nan, generator, statistics_nan
+    )
     return Session(model, policy)
 
 
@@ -198,6 +204,14 @@ def explain(model: nn.Module, *args: Any, policy: Policy | None = None, **kwargs
         ]
     else:
         lines.append("No operation needed a dense tensor while there was NaN.")
+    unusual = [layer.layer for layer in record.layers if REAL_ONLY in layer.notes]
+    if unusual:
+        named = ", ".join([*unusual[:3], *(["..."] if unusual[3:] else [])])
+        lines.append(
+            f"{len(unusual)} normalization layer(s) ({named}) took statistics over the real values only. The "
+            "network was trained with the background in them, so its output changes inside the foreground "
+            "too; statistics_nan=<number> counts every NaN cell as that number."
+        )
     return "\n".join(lines)
 
 

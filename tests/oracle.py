@@ -42,6 +42,8 @@ class ByDefinition(TorchFunctionMode):
             return func(x, *args[1:], **kwargs) / func((~nan).to(x.dtype), *args[1:], **kwargs)
         if func is F.group_norm:
             return _group_norm(*args, **kwargs)
+        if func is F.instance_norm and kwargs.get("use_input_stats", True):
+            return _instance_norm(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _pool(self, args: Any, kwargs: Any) -> spec.MaxPoolResult:
@@ -65,6 +67,17 @@ def _group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
     out = centred / (centred.square().nanmean(axes, keepdim=True) + eps).sqrt()
     shape = (-1, *[1] * (x.dim() - 2))
     return out.flatten(1, 2) * weight.view(shape) + bias.view(shape)
+
+
+def _instance_norm(
+    x: Tensor, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, **options: Any
+) -> Tensor:
+    """One group a channel; the running statistics of a layer in eval mode that tracks none are None."""
+    assert mean is None
+    assert var is None
+    weight = x.new_ones(x.shape[1]) if weight is None else weight
+    bias = x.new_zeros(x.shape[1]) if bias is None else bias
+    return _group_norm(x, x.shape[1], weight, bias, options.get("eps", 1e-5))
 
 
 def run_by_definition(model: nn.Module, policy: Policy, *inputs: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ OPTIONAL = {
     "spconv_triton",
     "MinkowskiEngine",
     "torch_scatter",
+    "monai",
+    "dynamic_network_architectures",
+    "sklearn",
 }
 
 

@@ -104,6 +104,7 @@ def test_it_becomes_json():
         "nan_probability": 0.5,
         "engine": "auto",
         "output_nan": "keep",
+        "statistics_nan": "ignore",
     }
     assert Policy(**(data | {"generator": torch.Generator()})).to_dict() == data
 

@@ -6,10 +6,19 @@ the dense way. `ALWAYS` are the operations that make NaN or are counted, marked 
 
 from typing import Any
 
-from nansparse.handlers import convolution, normalization, pointwise, pooling, shape, unpooling
+from nansparse.handlers import (
+    averages,
+    convolution,
+    normalization,
+    pointwise,
+    pooling,
+    resampling,
+    shape,
+    unpooling,
+)
 from nansparse.interception import Handler
 
-FAMILIES = (convolution, pooling, unpooling, normalization, pointwise, shape)
+FAMILIES = (convolution, pooling, unpooling, normalization, averages, resampling, pointwise, shape)
 HANDLERS: dict[Any, Handler] = {
     func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()
 }

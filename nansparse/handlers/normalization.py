@@ -1,7 +1,8 @@
-"""Normalization and averages: statistics over space are taken over the real values only.
+"""Normalization: statistics over space are taken over the real values only.
 
-One NaN would otherwise erase the sample. BatchNorm with running statistics is point-wise and keeps NaN as it
-is.
+One NaN would otherwise erase the sample. That is not what the network was trained on, where background
+counted too: `statistics_nan` of the policy counts every NaN cell as a number instead. BatchNorm with running
+statistics is point-wise and keeps NaN as it is.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.handlers.arguments import REQUIRED, bind, named_functions
+from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
 
@@ -35,6 +36,9 @@ _LAYER = [
 ]
 
 
+REAL_ONLY = "statistics over the real values only"
+
+
 def as_image(rows: Tensor) -> Tensor:
     """View rows (P, C) as (1, C, P, 1), channels last: torch's vectorised layout for channel-wise work."""
     return rows.view(1, len(rows), 1, -1).permute(0, 3, 1, 2)
@@ -55,8 +59,7 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         return call.wrap(activation)
     if bound["training"] or mean is None:
         everything = torch.zeros_like(activation.sites.numbers)
-        rows = _normalized(activation, everything, 1, activation.channels, bound["eps"])
-        return call.wrap(activation.with_rows(_affine(rows, weight, bias)))
+        return _over_space(call, func.__name__, activation, everything, 1, activation.channels, bound)
     rows = as_rows(
         func(as_image(activation.rows), mean, variance, weight, bias, False, bound["momentum"], bound["eps"])
     )
@@ -64,7 +67,6 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
 
 
 def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    del func
     bound = bind(_INSTANCE, args, kwargs)
     if bound is None or bound["input"].dim() not in (4, 5):
         return NotImplemented
@@ -73,30 +75,45 @@ def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: di
         options = {"training": False, "eps": bound["eps"]}
         return _batch_norm(call, F.batch_norm, tuple(bound[n] for n in names), options)
     activation = bound["input"].sparse()
-    return _per_sample(call, activation, activation.channels, bound)
+    return _per_sample(call, func.__name__, activation, activation.channels, bound)
 
 
 def _group_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    del func
     bound = bind(_GROUP, args, kwargs)
     if bound is None or bound["input"].dim() not in (4, 5):
         return NotImplemented
-    return _per_sample(call, bound["input"].sparse(), bound["num_groups"], bound)
+    return _per_sample(call, func.__name__, bound["input"].sparse(), bound["num_groups"], bound)
 
 
 def _per_sample(
-    call: ModelCall, activation: SparseActivation, groups: int, bound: dict[str, Any]
+    call: ModelCall, name: str, activation: SparseActivation, groups: int, bound: dict[str, Any]
 ) -> MarkedTensor:
     sites = activation.sites
     sample = torch.div(sites.numbers, max(sites.total // max(sites.batch, 1), 1), rounding_mode="floor")
-    rows = _normalized(activation, sample, sites.batch, groups, bound["eps"])
-    return call.wrap(activation.with_rows(_affine(rows, bound["weight"], bound["bias"])))
+    return _over_space(call, name, activation, sample, sites.batch, groups, bound)
+
+
+def _over_space(
+    call: ModelCall,
+    name: str,
+    activation: SparseActivation,
+    sample: Tensor,
+    samples: int,
+    groups: int,
+    bound: dict[str, Any],
+) -> MarkedTensor:
+    """Normalize rows with statistics per sample and channel group; note that they are not the usual ones."""
+    nan = call.policy.statistics_nan
+    with call.recorded(name) as facts:
+        facts.update(engine="rows", note=REAL_ONLY if isinstance(nan, str) else f"NaN counted as {nan:g}")
+        rows = _normalized(activation, sample, samples, groups, bound["eps"], nan)
+        return call.wrap(activation.with_rows(_affine(rows, bound["weight"], bound["bias"])))
 
 
 def _normalized(
-    activation: SparseActivation, sample: Tensor, samples: int, groups: int, eps: float
+    activation: SparseActivation, sample: Tensor, samples: int, groups: int, eps: float, nan: float | str
 ) -> Tensor:
-    """Normalize per sample and channel group over the real values.
+    """Normalize per sample and channel group.
 
     Args:
         activation: The input.
@@ -104,6 +121,7 @@ def _normalized(
         samples: Number of samples.
         groups: Number of channel groups.
         eps: Added to the variance.
+        nan: "ignore" to take the statistics over the real values, or what every NaN cell counts as.
 
     Returns:
         Rows (P, C).
@@ -117,12 +135,17 @@ def _normalized(
     def summed(cells: Tensor) -> Tensor:
         return cells.new_zeros(samples, groups).index_add_(0, sample, cells.sum(2))
 
-    count = summed(real.to(wide)).clamp(min=1)
-    mean = summed(zeroed) / count
+    count = summed(real.to(wide))
+    empty, level = torch.zeros_like(count), 0.0
+    if not isinstance(nan, str):
+        cells = activation.sites.total // max(samples, 1) * (activation.channels // groups)
+        empty, level = cells - count, nan
+    every = (count + empty).clamp(min=1)
+    mean = (summed(zeroed) + empty * level) / every
     centred = values - mean[sample][..., None]
     squares = centred.square()
     squares = squares.nan_to_num(0.0, torch.inf) if activation.partial else squares
-    variance = summed(squares) / count
+    variance = (summed(squares) + empty * (level - mean).square()) / every
     return (centred * (variance + eps).rsqrt()[sample][..., None]).flatten(1).to(rows.dtype)
 
 
@@ -139,56 +162,11 @@ def _layer_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         facts.update(engine="dense", densified=1)
         x = bound["input"].dense()
         axes = tuple(range(x.dim() - len(bound["normalized_shape"]), x.dim()))
-        mean = x.nanmean(axes, keepdim=True)
-        variance = (x - mean).square().nanmean(axes, keepdim=True)
+        level = call.policy.statistics_nan
+        counted = x if isinstance(level, str) else x.masked_fill(x.isnan(), level)
+        mean = counted.nanmean(axes, keepdim=True)
+        variance = (counted - mean).square().nanmean(axes, keepdim=True)
         out = _affine((x - mean) * (variance + bound["eps"]).rsqrt(), bound["weight"], bound["bias"])
-    return call.mark(out)
-
-
-def _average(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run adaptive average pooling: the mean of a window's real values, NaN where it has none."""
-    with call.recorded(func.__name__) as facts:
-        facts.update(engine="dense", densified=1)
-        x = args[0] if args else kwargs["input"]
-        rest = {k: v for k, v in kwargs.items() if k != "input"}
-        dense = x.dense()
-        nan = dense.isnan()
-        share = func((~nan).to(dense.dtype), *args[1:], **rest)
-        out = func(dense.masked_fill(nan, 0.0), *args[1:], **rest) / share
-    return call.mark(out)
-
-
-def _average_window(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run average pooling: global if the window is the grid, else NaN spreads as IEEE has it."""
-    names = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0)]
-    bound = bind(
-        [*names, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)], args, kwargs
-    )
-    if (
-        bound is None
-        or bound["divisor_override"] is not None
-        or bound["padding"] not in (0, (0, 0), (0, 0, 0))
-    ):
-        return NotImplemented
-    rank = 2 if "2d" in func.__name__ else 3
-    grid, kernel = tuple(bound["input"].shape[-rank:]), bound["kernel_size"]
-    kernel = (kernel,) * len(grid) if isinstance(kernel, int) else tuple(kernel)
-    return _average(call, func, args, kwargs) if kernel == grid else NotImplemented
-
-
-def _mean(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Average the real values over space or tokens; a mean over channels spreads NaN as IEEE has it."""
-    bound = bind([("input", REQUIRED), ("dim", None), ("keepdim", False), ("dtype", None)], args, kwargs)
-    if bound is None or bound["dim"] is None or bound["dtype"] is not None:
-        return NotImplemented
-    x, axes = bound["input"], bound["dim"]
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    first = 2 if x.dim() in (4, 5) else 1
-    if not axes or x.dim() < 3 or any(axis % x.dim() < first for axis in axes):
-        return NotImplemented
-    with call.recorded(func.__name__) as facts:
-        facts.update(engine="dense", densified=1)
-        out = x.dense().nanmean(axes, keepdim=bound["keepdim"])
     return call.mark(out)
 
 
@@ -197,7 +175,4 @@ HANDLERS: dict[Any, Handler] = {
     F.instance_norm: _instance_norm,
     F.group_norm: _group_norm,
     F.layer_norm: _layer_norm,
-    **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), _average),
-    **dict.fromkeys((*named_functions("avg_pool2d"), *named_functions("avg_pool3d")), _average_window),
-    **dict.fromkeys((torch.mean, Tensor.mean), _mean),
 }

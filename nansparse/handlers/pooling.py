@@ -10,8 +10,9 @@ from nansparse.activation import SparseActivation
 from nansparse.errors import UnexpectedNaNError
 from nansparse.fill import zeroed_rows
 from nansparse.functional import nan_max_pool
-from nansparse.functional.pooling import draw, pooling_windows
+from nansparse.functional.pooling import pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.handlers.pooled import drawn, finish_overlapping, plain, without_empty
 from nansparse.handlers.unbatched import TIES, pool_one
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
@@ -71,9 +72,13 @@ def _pool_plain(
         )
     if finite and not peaks.some_tie:
         return func(*args, **kwargs)
-    if not finite or not tiles_the_grid(windows, CELLS_IN_A_CODE):
-        return _pool_literally(call, x, windows, facts, indices_wanted=indices_wanted)
     sites = Sites(None, x.shape[0], windows.out_grid, x.device)
+    tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
+    if finite and not tiles and not indices_wanted:
+        flat = [cell.reshape(-1, x.shape[1]) for cell in cells]
+        return finish_overlapping(call, flat, peaks, sites, facts)
+    if not finite or not tiles:
+        return _pool_literally(call, x, windows, facts, indices_wanted=indices_wanted)
     return _finish(call, cells, peaks, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
 
 
@@ -84,7 +89,8 @@ def _pool_marked(
     activation = x.sparse()
     rows = activation.rows
     tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
-    if not tiles or not bool(zeroed_rows(activation).sum().isfinite()):
+    if (indices_wanted and not tiles) or not bool(zeroed_rows(activation).sum().isfinite()):
+        facts["densified"] = 1
         return _pool_literally(call, x.dense(), windows, facts, indices_wanted=indices_wanted)
     facts["engine"] = "rows"
     # Threshold 1 keeps every window with a real cell.
@@ -99,6 +105,8 @@ def _pool_marked(
     table = plan.taps[0].table
     cells = [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
     peaks = find_peaks(cells, call.policy.epsilon)
+    if not tiles:
+        return finish_overlapping(call, cells, peaks, plan.out, facts)
     return _finish(
         call,
         cells,
@@ -131,11 +139,7 @@ def _finish(
     empty = values.isneginf() if partial else None
     if policy.mode == "aggressive":
         if policy.nan_probability < 1.0:
-            shape = (sites.batch, channels, *sites.grid)
-            drawn = (
-                draw(shape, policy.nan_probability, policy.generator).unflatten(2, sites.grid).movedim(1, -1)
-            )
-            unstable = unstable * drawn.reshape(-1, channels)[sites.numbers.cpu()].to(unstable.device)
+            unstable = unstable * drawn(call, sites, channels)
         empty = unstable.bool() if empty is None else unstable.bool() | empty
     facts["windows_skipped"] = facts["windows"] - len(sites) * channels + int(unstable.sum())
     activation = SparseActivation(sites, values, partial=False)
@@ -143,9 +147,9 @@ def _finish(
         # The index of a NaN window is its first cell, bit 0.
         gone = empty.view(torch.uint8)
         winner = winner * (1 - gone) + gone
-        activation = _without_empty(activation.with_rows(values.masked_fill(empty, torch.nan)), empty)
+        activation = without_empty(activation.with_rows(values.masked_fill(empty, torch.nan)), empty)
     held = activation.partial or not activation.sites.is_complete
-    pooled = call.wrap(activation) if held else _plain(activation, call)
+    pooled = call.wrap(activation) if held else plain(activation, call)
     if not indices_wanted:
         return pooled
     remembered = codes if policy.mode == "conservative" else None
@@ -153,22 +157,6 @@ def _finish(
     codes_everywhere = None if remembered is None else _everywhere(remembered, sites, 0)
     memory = PoolMemory(windows, sites.batch, everywhere, codes_everywhere)
     return pooled, call.wrap(memory)
-
-
-def _plain(activation: SparseActivation, call: ModelCall) -> Tensor:
-    dense = activation.to_dense()
-    return dense if call.channels_last else dense.contiguous()
-
-
-def _without_empty(activation: SparseActivation, empty: Tensor) -> SparseActivation:
-    """Drop the sites whose values are all NaN."""
-    kept = ~empty.all(1)
-    partial = bool((empty.any(1) & kept).any())
-    if bool(kept.all()):
-        return SparseActivation(activation.sites, activation.rows, partial)
-    chosen = kept.nonzero().flatten()
-    rows = activation.rows.index_select(0, chosen)
-    return SparseActivation(activation.sites.take(chosen), rows, partial)
 
 
 def _everywhere(rows: Tensor, sites: Sites, fill: int) -> Tensor:

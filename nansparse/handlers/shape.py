@@ -10,6 +10,7 @@ from nansparse.activation import SparseActivation
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.sampling import picked
 from nansparse.sites import Sites
 
 
@@ -60,7 +61,7 @@ def _chunk(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return NotImplemented
     activation = bound["input"].sparse()
     parts = func(activation.rows, bound["size"], 1)
-    return tuple(call.wrap(_narrowed(activation, part), view_of=bound["input"]) for part in parts)
+    return tuple(call.wrap(activation.narrowed(part), view_of=bound["input"]) for part in parts)
 
 
 def _renamed(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -68,34 +69,31 @@ def _renamed(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"size" if key in sizes else key: value for key, value in kwargs.items()}
 
 
-def _narrowed(activation: SparseActivation, rows: Tensor) -> SparseActivation:
-    """Keep some channels; sites that are left wholly NaN go."""
-    if not activation.partial:
-        return SparseActivation(activation.sites, rows, partial=False)
-    nan = rows.isnan()
-    kept = ~nan.all(1)
-    partial = bool((nan.any(1) & kept).any())
-    if bool(kept.all()):
-        return SparseActivation(activation.sites, rows, partial)
-    chosen = kept.nonzero().flatten()
-    return SparseActivation(activation.sites.take(chosen), rows.index_select(0, chosen), partial)
-
-
 def _getitem(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Take a slice of channels; any other index needs the dense tensor."""
+    """Take slices of channels and of space (a crop); any other index needs the dense tensor."""
     del func, kwargs
     x, index = args
     if not isinstance(x, MarkedTensor) or x.dim() not in (4, 5) or not x.is_floating_point():
         return NotImplemented
-    index = index if isinstance(index, tuple) else (index,)
-    whole = slice(None)
-    rest = index[2:]
-    if len(index) < 2 or index[0] != whole or not isinstance(index[1], slice):
-        return NotImplemented
-    if any(not isinstance(part, slice) or part != whole for part in rest):
+    slices = _slices(index, x.dim())
+    if slices is None or slices[0] != slice(None):
         return NotImplemented
     activation = x.sparse()
-    return call.wrap(_narrowed(activation, activation.rows[:, index[1]]), view_of=x)
+    sizes = zip(activation.sites.grid, slices[2:], strict=True)
+    cells = [torch.arange(size, device=x.device)[part] for size, part in sizes]
+    cropped = picked(activation, cells)
+    return call.wrap(cropped.narrowed(cropped.rows[:, slices[1]]), view_of=x)
+
+
+def _slices(index: Any, rank: int) -> list[slice] | None:
+    """Write an index as one slice an axis; None if it is more than that."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if not all(isinstance(part, slice) or part is Ellipsis for part in parts) or parts.count(Ellipsis) > 1:
+        return None
+    if Ellipsis not in parts:
+        parts.append(Ellipsis)
+    at = parts.index(Ellipsis)
+    return [*parts[:at], *[slice(None)] * (rank + 1 - len(parts)), *parts[at + 1 :]]
 
 
 def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,7 +107,7 @@ def _softmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
     activation = x.sparse()
     rows = func(activation.rows, dim=1, dtype=dtype)
     # One NaN makes a whole site NaN.
-    return call.wrap(_narrowed(activation, rows))
+    return call.wrap(activation.narrowed(rows))
 
 
 def _argmax(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
