@@ -25,7 +25,6 @@ OPTIONAL = {
     "spconv_triton",
     "MinkowskiEngine",
     "torch_scatter",
-    "monai",
     "dynamic_network_architectures",
     "sklearn",
 }
