@@ -131,8 +131,8 @@ class SpconvEngine(Engine):
         if not (outputs and len(rows)):
             return rows.new_zeros(outputs, convolution.out_channels)
         # (C_out, *kernel, C), written anew each time: that costs little, and no packed copy can go stale.
-        weight = convolution.taps_last.transpose(1, 2).to(rows.dtype, memory_format=torch.contiguous_format)
-        weight = weight.reshape(convolution.out_channels, *plan.windows.kernel, channels)
+        weight = convolution.packed(list(range(plan.windows.volume))).to(rows.dtype).contiguous()
+        weight = weight.view(convolution.out_channels, *plan.windows.kernel, channels)
         library = self._library(rows.device)
         ops = library.load().ops
         with self._lock, _conditions(library, rows.device):

@@ -5,6 +5,7 @@ from nansparse.activation import SparseActivation
 from nansparse.background import mask_background
 from nansparse.engine import registry
 from nansparse.errors import (
+    BrokenEngineWarning,
     EnableError,
     EngineError,
     InputError,
@@ -19,6 +20,7 @@ from nansparse.session import enable, explain, is_enabled
 __version__ = "0.1.0"
 
 __all__ = [
+    "BrokenEngineWarning",
     "EnableError",
     "EngineError",
     "InputError",

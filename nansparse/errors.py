@@ -23,3 +23,7 @@ class UnexpectedNaNError(NansparseError, FloatingPointError):
 
 class NothingToDoWarning(UserWarning):
     """A run marked nothing as NaN, so nothing could be skipped."""
+
+
+class BrokenEngineWarning(UserWarning):
+    """An engine could not be loaded or broke during a run; others did its work."""

@@ -48,7 +48,7 @@ class RunRecord:
         called: Whether the model was called at all.
         forwards: Number of finished calls of the model.
         marked: Whether anything held NaN so far.
-        faults: Engines that could not be loaded, and why.
+        faults: Engines that could not be loaded or that broke in this run, and what happened.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -155,8 +155,15 @@ class RunRecord:
                 "conservative mode marks at max unpooling, and this model has none: only mode='aggressive' "
                 "or NaN at the input can gain anything here."
             )
-        says += [f"engine {name!r} could not be loaded: {fault}" for name, fault in self.faults.items()]
         return says
+
+    def broken_engines(self) -> list[str]:
+        """Say which engines could not be loaded or broke in this run.
+
+        Returns:
+            One sentence an engine, with what to do about it.
+        """
+        return [f"engine {name!r} {fault}" for name, fault in sorted(self.faults.items())]
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-able data.
@@ -171,6 +178,7 @@ class RunRecord:
             "torch": torch.__version__,
             **{name: getattr(self, name) for name in totals},
             "advice": self.advice(),
+            "broken_engines": self.broken_engines(),
             "layers": layers,
         }
 
@@ -200,7 +208,7 @@ class RunRecord:
             f"convolution windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds "
             f"skipped, {self.densified} densified"
         )
-        return "\n".join(line.rstrip() for line in [*lines, *self.advice()])
+        return "\n".join(line.rstrip() for line in [*lines, *self.advice(), *self.broken_engines()])
 
 
 def _row(layer: LayerRecord) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from nansparse.engine import registry
-from nansparse.errors import EnableError, NothingToDoWarning
+from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarning
 from nansparse.handlers import ALWAYS, HANDLERS
 from nansparse.handlers.normalization import REAL_ONLY
 from nansparse.interception import CatchCalls, ModelCall
@@ -51,7 +51,8 @@ class Session:
         if policy.engine != "auto":
             registry.usable(policy.engine)
         self.record = RunRecord(policy)
-        self.record.faults = registry.faults()
+        for name, fault in registry.faults().items():
+            self.record.faults[name] = f"could not be loaded: {fault}"
         self._original: type[nn.Module] | None = None
 
     def __enter__(self) -> RunRecord:
@@ -84,6 +85,8 @@ class Session:
         if error is None:
             for sentence in self.record.advice():
                 warnings.warn(f"nansparse: {sentence}", NothingToDoWarning, stacklevel=2)
+            for sentence in self.record.broken_engines():
+                warnings.warn(f"nansparse: {sentence}", BrokenEngineWarning, stacklevel=2)
         return False
 
     @property
@@ -191,6 +194,7 @@ def explain(model: nn.Module, *args: Any, policy: Policy | None = None, **kwargs
     with warnings.catch_warnings():
         # What the warnings say is part of the report.
         warnings.simplefilter("ignore", NothingToDoWarning)
+        warnings.simplefilter("ignore", BrokenEngineWarning)
         with session as record:
             session.model(*args, **kwargs)
     untaught = [layer for layer in record.layers if layer.densified]

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from nansparse import __version__
-from nansparse.cli import demo, predict, zoo
+from nansparse.cli import demo, engines, predict, zoo
 from nansparse.errors import NansparseError
 
-COMMANDS = (demo, predict, zoo)
+COMMANDS = (demo, engines, predict, zoo)
 BAD_INPUT = 2
 INTERRUPTED = 130
 

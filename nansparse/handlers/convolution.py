@@ -9,13 +9,12 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution, registry
-from nansparse.errors import UnexpectedNaNError
+from nansparse.execution import run_convolution
 from nansparse.functional import nan_linear
 from nansparse.functional.checks import check_activation, check_weight
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor, densified
-from nansparse.planner import choose_engine
 from nansparse.windows import convolution_windows, transposed_windows
 
 _SHARED = [("input", REQUIRED), ("weight", REQUIRED), ("bias", None), ("stride", 1), ("padding", 0)]
@@ -72,14 +71,15 @@ def _run(
     )
     convolution = Convolution(weight.detach(), bias, windows, bound["groups"], call.policy.threshold)
     with torch.autocast(device, enabled=False):
-        engine, why = choose_engine(registry, call.policy.engine, activation, convolution)
-        out = engine.run(activation, convolution)
-    facts.update(engine=engine.name, note=why, **_counts(out, convolution))
-    if not out.partial and bool(out.rows.sum().isnan()) and bool(out.rows.isnan().any()):
-        raise UnexpectedNaNError(
-            f"layer {call.layer()!r} made NaN from numbers (NaN or Inf weights, or overflow): "
-            "run the model without nansparse to see where it starts"
+        out, engine, why = run_convolution(
+            registry,
+            call.policy.engine,
+            activation,
+            convolution,
+            layer=call.layer(),
+            faults=call.record.faults,
         )
+    facts.update(engine=engine.name, note=why, **_counts(out, convolution))
     return out
 
 

@@ -25,13 +25,19 @@ def planned(case):
     return activation, convolution, plan_windows(activation, convolution.windows, convolution.threshold)
 
 
+def kernel_last(convolution):
+    """The weight as (C_out, C, kernel volume)."""
+    weight = convolution.weight
+    return (weight.transpose(0, 1) if convolution.windows.transposed else weight).flatten(2)
+
+
 def by_taps(activation, convolution, plan):
     """conv(x0, W) at the kept windows, from the plan itself."""
     padded = torch.cat([activation.rows.nan_to_num(0.0), activation.rows.new_zeros(2, activation.channels)])
     out = padded.new_zeros(len(plan.out), convolution.out_channels)
     for taps in plan.taps:
-        weight = convolution.taps_last[:, :, taps.positions]
-        product = torch.einsum("mkc,ock->mo", padded[taps.table.long()], weight)
+        cells = padded[taps.table.long()].flatten(1)
+        product = cells @ kernel_last(convolution)[:, :, taps.positions].transpose(1, 2).flatten(1).T
         out.index_add_(0, torch.arange(len(out)) if taps.outputs is None else taps.outputs.long(), product)
     return out
 
@@ -50,7 +56,7 @@ def test_pairs_say_which_row_meets_which_output(drawn):
             inputs, outputs = pairs[:, position, :count].long()
             assert (pairs[:, position, count:] == spconv.NOTHING).all()
             assert len(outputs.unique()) == count
-            out.index_add_(0, outputs, rows[inputs] @ convolution.taps_last[:, :, position].T)
+            out.index_add_(0, outputs, rows[inputs] @ kernel_last(convolution)[:, :, position].T)
         torch.testing.assert_close(out, by_taps(activation, convolution, plan))
 
     check()
@@ -74,7 +80,7 @@ def test_the_masked_table_says_the_same(drawn):
         assert torch.equal(unsigned, there.sum(0)[order.long()])
         assert torch.equal(unsigned, unsigned.sort().values)
         rows = torch.cat([activation.rows.nan_to_num(0.0), activation.rows.new_zeros(1, activation.channels)])
-        out = torch.einsum("kmc,ock->mo", rows[reads.long()], convolution.taps_last)
+        out = torch.einsum("kmc,ock->mo", rows[reads.long()], kernel_last(convolution))
         torch.testing.assert_close(out, by_taps(activation, convolution, plan))
 
     check()
