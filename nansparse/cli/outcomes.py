@@ -47,11 +47,14 @@ def write_report(path: Path, recipe: Recipe, outcomes: list[Outcome]) -> None:
         recipe: What was done.
         outcomes: What became of the volumes.
     """
+    from nansparse.evaluation.conditions import fixed_conditions
     from nansparse.evaluation.environment import describe_environment
     from nansparse.imaging.atomic import whole_file
 
+    with fixed_conditions(recipe.threads):  # those of the runs
+        environment = describe_environment()
     report = {
-        "environment": describe_environment(),
+        "environment": environment,
         "recipe": recipe.to_dict(),
         "volumes": [outcome.to_dict() for outcome in outcomes],
     }

@@ -90,7 +90,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="from the network's output to probabilities ('none': they are); one channel takes sigmoid",
     )  # fmt: skip
     group.add_argument("--thickness", type=positive, help="slices per input; the first convolution says it")
-    group.add_argument("--batch-size", type=positive, default=1, help="slices per call of a 2D network")
+    group.add_argument("--batch-size", type=positive, default=4, help="slices per call of a 2D network")
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:

@@ -99,7 +99,7 @@ class Recipe:
     overlap: float = 0.5
     gaussian: bool = True
     multiple: int = 16
-    batch_size: int = 1
+    batch_size: int = 4
     activation: str = "softmax"
     label_values: tuple[int, ...] | None = None
     compare: bool = False
