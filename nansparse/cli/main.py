@@ -1,19 +1,21 @@
 """The `nansparse` command: reads the arguments, runs one command, and turns errors into one clear line.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 done but for what was reported, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
 from nansparse import __version__
-from nansparse.cli import demo, engines, predict, zoo
+from nansparse.cli import bench, demo, engines, predict, report, zoo
 from nansparse.errors import NansparseError
 
-COMMANDS = (demo, engines, predict, zoo)
+COMMANDS = (bench, demo, engines, predict, report, zoo)
+DONE = 0
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        options.run(options)
+        options.command_line = shlex.join(["nansparse", *(sys.argv[1:] if arguments is None else arguments)])
+        return options.run(options) or DONE
     except NansparseError as error:
         print(f"nansparse: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -58,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nansparse: interrupted, nothing half-written", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ class Row:
     Attributes:
         cell: What was run: the axes of a grid, or the volume.
         way: How it was run: a dense baseline, an engine, a policy.
-        status: "done" or "failed".
-        fault: Why it failed, or None.
+        status: "done", "failed", or "unsupported" (this way cannot run this cell).
+        fault: Why it failed or cannot run; None if done.
         policy: The options of `nansparse.enable`; None for dense runs.
         timing: What `Timing.to_dict` gives; None where nothing was timed.
         values: Measures by name; None where one does not exist.

@@ -1,0 +1,121 @@
+"""`nansparse bench`: single layers, or a model and its thresholds, over a grid; resumable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nansparse.cli.options import positive
+
+if TYPE_CHECKING:
+    from nansparse.evaluation.axes import Axis
+    from nansparse.evaluation.grid import Grid
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command.
+
+    Args:
+        commands: The subparsers of `nansparse`.
+    """
+    parser = commands.add_parser("bench", help="measure layers, or a model and its thresholds, over a grid")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="WHAT")
+    layers = actions.add_parser(
+        "layers",
+        help="one convolution: engines against the best dense run",
+        description="Times single convolutions over share and shape of NaN, geometry, threshold. Axes: size, "
+        "channels, kernel, stride, mask, nan_ratio, threshold, dtype, threads, device.",
+    )
+    layers.add_argument("--engines", type=_words, default=(), help="engines, and 'auto'; all by default")
+    _add_grid_options(layers, "nansparse-bench/layers.json")
+    layers.set_defaults(run=run_layers)
+
+
+def _add_grid_options(parser: argparse.ArgumentParser, output: str) -> None:
+    grid = parser.add_mutually_exclusive_group()
+    grid.add_argument("--preset", default="quick", help="quick (under 2 minutes on 2 cores), paper or full")
+    grid.add_argument(
+        "--grid", type=Path, metavar="FILE.toml", help="[[grid]] tables of axes, each a list of values"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="AXIS=V,V",
+        help="set an axis of the grid; may be repeated",
+    )
+    parser.add_argument("--repeats", type=positive, help="samples of every way in every cell (grid's own)")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(output),
+        help="the JSON file; CSV, plots and an HTML report come beside it",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew; else finished cells are not run again"
+    )
+
+
+def run_layers(options: argparse.Namespace) -> int:
+    """Measure single layers.
+
+    Args:
+        options: Parsed arguments.
+
+    Returns:
+        The exit code: 0, or 1 when something failed.
+    """
+    from nansparse.cli.conclusion import conclude
+    from nansparse.engine import registry
+    from nansparse.evaluation.axes import LAYER_AXES
+    from nansparse.evaluation.conditions import fixed_conditions
+    from nansparse.evaluation.environment import describe_environment
+    from nansparse.evaluation.layers import AUTO, measure_layer, published_beside_ours
+    from nansparse.evaluation.presets import LAYER_PRESETS
+    from nansparse.evaluation.progress import run_cells, start_or_resume
+    from nansparse.evaluation.results import Results
+
+    for name in options.engines:
+        if name != AUTO:
+            registry.get(name)
+    grid = choose_grid(options, LAYER_AXES, LAYER_PRESETS)
+    with fixed_conditions(options.threads):
+        cells = grid.cells(options.threads)
+        settings = {"repeats": grid.repeats, "engines": list(options.engines)}
+        fresh = Results("bench-layers", options.command_line, describe_environment(), settings)
+        results = start_or_resume(fresh, options.output, overwrite=options.overwrite)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        faults = run_cells(
+            results, cells, lambda cell: measure_layer(cell, grid.repeats, options.engines), options.output
+        )
+    results.analysis = {"published": published_beside_ours(results)}
+    return conclude(results, options.output, faults)
+
+
+def choose_grid(options: argparse.Namespace, axes: dict[str, Axis], presets: dict[str, Grid]) -> Grid:
+    """Find the grid that the arguments ask for.
+
+    Args:
+        options: Parsed arguments.
+        axes: The axes there are.
+        presets: The grids that have a name.
+
+    Returns:
+        The grid.
+    """
+    from nansparse.evaluation.grid import load_grid, read_changes
+    from nansparse.evaluation.presets import find_preset
+
+    quick = presets["quick"]
+    grid = (
+        load_grid(options.grid, axes, quick.repeats) if options.grid else find_preset(presets, options.preset)
+    )
+    return grid.with_axes(read_changes(options.set, axes), options.repeats)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)

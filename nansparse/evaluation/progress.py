@@ -1,0 +1,116 @@
+"""Running a grid cell by cell: every finished cell is on disk, and none is run twice.
+
+The results file is replaced as a whole after each cell, so that an interruption at any moment, even a kill,
+loses at most the cell that was running. Started again with the same output, the run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nansparse.errors import InputError
+from nansparse.evaluation.results import Cell, Results, Row, load_results
+
+Measure = Callable[[Cell], list[Row]]
+# What must be the same for two runs to belong into one file.
+_SAME_PLACE = ("nansparse", "torch", "processor", "gpu")
+
+
+def start_or_resume(fresh: Results, path: Path, *, overwrite: bool) -> Results:
+    """Take up the results of an interrupted run, or start new ones.
+
+    Args:
+        fresh: Results without rows: what this run is.
+        path: The results file.
+        overwrite: Whether to start anew whatever the file holds.
+
+    Returns:
+        What to add rows to.
+
+    Raises:
+        InputError: If the file is no results file, or holds those of another run.
+    """
+    if overwrite or not path.exists():
+        return fresh
+    old = load_results(path)
+    differing = [name for name in _SAME_PLACE if old.environment.get(name) != fresh.environment.get(name)]
+    differing += [name for name in fresh.settings if old.settings.get(name) != fresh.settings[name]]
+    if old.kind != fresh.kind or differing:
+        what = ", ".join(differing) or "another command"
+        raise InputError(
+            f"{path} holds the results of another run ({what}): --overwrite, or another --output"
+        )
+    old.complete = False
+    return old
+
+
+def run_cells(
+    results: Results, cells: Sequence[Cell], measure: Measure, path: Path, *, quiet: bool = False
+) -> list[str]:
+    """Measure the cells that are not in the results yet.
+
+    Args:
+        results: Takes the rows.
+        cells: All cells of the run.
+        measure: Measures one; what it raises is recorded, and the next cell follows.
+        path: The results file, replaced after each cell.
+        quiet: Whether to show no progress.
+
+    Returns:
+        What went wrong, a line each; empty if nothing did.
+    """
+    from tqdm import tqdm
+
+    wanted = {_key(cell) for cell in cells}
+    failed = {_key(row.cell) for row in results.rows if row.status == "failed"}
+    results.rows = [row for row in results.rows if _key(row.cell) in wanted - failed]
+    finished = {_key(row.cell) for row in results.rows}
+    todo = [cell for cell in cells if _key(cell) not in finished]
+    unwritten = ""
+    for cell in tqdm(todo, total=len(cells), initial=len(cells) - len(todo), unit="cell", disable=quiet):
+        results.rows += _measured(cell, measure)
+        unwritten = _try_to_save(results, path)
+    results.complete = True
+    faults = [f"{_named(row.cell)}: {row.way}: {row.fault}" for row in results.rows if row.status == "failed"]
+    return faults + ([unwritten] if unwritten else [])
+
+
+def told(error: BaseException) -> str:
+    """Tell an error in one line.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        Its type, unless nansparse raised it on purpose, and the first line of its text.
+    """
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _measured(cell: Cell, measure: Measure) -> list[Row]:
+    try:
+        return measure(cell)
+    except (
+        Exception
+    ) as error:  # whatever a model or an engine raises: the other cells are still worth running
+        return [Row(cell, "all", status="failed", fault=told(error))]
+
+
+def _try_to_save(results: Results, path: Path) -> str:
+    # A full disk may have room again after the next cell; the rows are still in memory.
+    try:
+        results.save(path)
+    except OSError as error:
+        return f"{path} could not be written: {told(error)}"
+    return ""
+
+
+def _key(cell: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(cell.items()))
+
+
+def _named(cell: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in cell.items())

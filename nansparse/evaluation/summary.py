@@ -1,0 +1,179 @@
+"""What a results file says, as tables of text: for the terminal, Markdown and the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nansparse.evaluation.results import Results, Row
+
+Line = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption.
+
+    Attributes:
+        title: A few words.
+        note: How to read it; empty if that is plain.
+        lines: Column name to text; all lines have the columns of the first.
+    """
+
+    title: str
+    note: str
+    lines: Sequence[Line]
+
+
+def tables(results: Results) -> list[Table]:
+    """Summarise results of any kind.
+
+    Args:
+        results: Read or just measured.
+
+    Returns:
+        The tables that such results have, the most important first; tables without lines are left out.
+    """
+    from nansparse.evaluation.summary_compare import comparison_tables
+    from nansparse.evaluation.summary_models import model_tables
+
+    made = {"bench-layers": _layer_tables, "bench-models": model_tables, "compare": comparison_tables}[
+        results.kind
+    ](results)
+    return [table for table in [*made, _faults(results)] if table.lines]
+
+
+def varying(rows: Iterable[Row]) -> list[str]:
+    """Find the axes along which cells differ.
+
+    Args:
+        rows: Some rows.
+
+    Returns:
+        Their names, in order; at least one.
+    """
+    values: dict[str, set[Any]] = {}
+    for row in rows:
+        for name, value in row.cell.items():
+            values.setdefault(name, set()).add(value)
+    return [name for name, seen in values.items() if len(seen) > 1] or list(values)[:1]
+
+
+def by_cell(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group rows by their cells.
+
+    Args:
+        rows: In any order.
+
+    Returns:
+        The rows of each cell, cells in the order in which they first came.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(repr(sorted(row.cell.items())), []).append(row)
+    return list(groups.values())
+
+
+def share(value: float | None) -> str:
+    """Write a share as per cent.
+
+    Args:
+        value: In [0, 1], or None.
+
+    Returns:
+        "12.3 %", or "-".
+    """
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def times(value: float | None) -> str:
+    """Write a factor.
+
+    Args:
+        value: The factor, or None.
+
+    Returns:
+        "1.23x", or "-".
+    """
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a measure.
+
+    Args:
+        value: The measure, or None.
+        digits: After the point.
+
+    Returns:
+        The number, or "-".
+    """
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def seconds(timing: dict[str, Any] | None) -> str:
+    """Write a timing as median and quartiles, in the unit that reads best.
+
+    Args:
+        timing: What `Timing.to_dict` gives, or None.
+
+    Returns:
+        "1.23 ms [1.20, 1.31]", or "-"; the quartiles are left out where there is one sample.
+    """
+    if timing is None:
+        return "-"
+    median = timing["median"]
+    unit, factor = ("s", 1.0) if median >= 1 else ("ms", 1e3) if median >= 1e-3 else ("us", 1e6)
+    low, high = (factor * quartile for quartile in timing["quartiles"])
+    spread = f" [{low:.3g}, {high:.3g}]" if len(timing["seconds"]) > 1 else ""
+    return f"{factor * median:.3g} {unit}{spread}"
+
+
+def _layer_tables(results: Results) -> list[Table]:
+    axes = varying(results.rows)
+    ways = list(dict.fromkeys(row.way for row in results.rows if "limit" in row.values))
+    lines = []
+    for rows in by_cell(row for row in results.rows if row.done):
+        found = {row.way: row for row in rows}
+        sparse = [found[way] for way in ways if way in found]
+        dense = min((row for row in rows if row not in sparse), key=lambda row: row.seconds or 0.0)
+        line = {axis: str(dense.cell[axis]) for axis in axes}
+        line["best dense"] = seconds(dense.timing)
+        line["windows skipped"] = share(sparse[0].values["windows_skipped"]) if sparse else "-"
+        line["limit"] = times(sparse[0].values["limit"]) if sparse else "-"
+        line |= {way: times(found[way].values["speed_up"]) if way in found else "-" for way in ways}
+        lines.append(line)
+    same = (
+        {name: value for name, value in results.rows[0].cell.items() if name not in axes}
+        if results.rows
+        else {}
+    )
+    note = "Speed-up over the faster dense layout of the same cell. Everywhere: " + (
+        ", ".join(f"{name} {value}" for name, value in same.items()) or "nothing"
+    )
+    return [Table("Engines against dense", note + ".", lines), _published(results)]
+
+
+def _published(results: Results) -> Table:
+    lines = []
+    for entry in results.analysis.get("published", []):
+        line = {"NaN": share(entry["nan_ratio"])}
+        low, high = entry["published_low"], entry["published_high"]
+        line["published"] = "-" if low is None else f"{low:.2f}-{high:.2f}x"
+        line |= {size: times(speed_up) for size, speed_up in entry["ours"].items()}
+        lines.append(line)
+    note = (
+        "Published (arXiv 2601.17180): over a convolution written as a Python loop. Ours, by size: the "
+        "planner's choice over torch's own convolution, the faster of two layouts."
+    )
+    return Table("The time trials of the paper", note, lines)
+
+
+def _faults(results: Results) -> Table:
+    lines = [
+        {"cell": " ".join(f"{k}={v}" for k, v in row.cell.items()), "run": row.way, "fault": row.fault or ""}
+        for row in results.rows
+        if row.status == "failed"
+    ]
+    return Table("Failed", "These are missing above.", lines)

@@ -1,0 +1,40 @@
+"""Tables of `nansparse bench models`."""
+
+from __future__ import annotations
+
+from nansparse.evaluation.results import Results
+from nansparse.evaluation.summary import Table, number, seconds, share, times, varying
+
+
+def model_tables(results: Results) -> list[Table]:
+    """Summarise a sweep of policies.
+
+    Args:
+        results: Of `nansparse bench models`.
+
+    Returns:
+        One line a setting, Pareto-optimal ones marked, and what is recommended.
+    """
+    axes = varying(results.rows)
+    front = results.analysis.get("pareto", [])
+    chosen = results.analysis.get("recommended", {})
+    lines = []
+    for row in results.rows:
+        if not row.done or row.policy is None:
+            continue
+        line = {axis: str(row.cell[axis]) for axis in axes}
+        line["time"] = seconds(row.timing)
+        line["speed-up"] = times(row.values["speed_up"])
+        line["windows skipped"] = share(row.values["windows_skipped"])
+        line["MACs skipped"] = share(row.values["macs_skipped"])
+        line |= {
+            name: number(row.values[name])
+            for name in ("dice_truth", "dice_dense", "loss")
+            if name in row.values
+        }
+        line["front"] = (
+            "recommended" if row.cell == chosen.get("cell") else "yes" if row.cell in front else ""
+        )
+        lines.append(line)
+    note = "front: no other setting is both faster and better. " + chosen.get("sentence", "")
+    return [Table("Settings", note.strip(), lines)]

@@ -1,0 +1,219 @@
+"""`nansparse bench` and `report`: resumable, whole files only, one line and exit code 2 for what is wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nansparse.cli.main import BAD_INPUT, main
+from nansparse.evaluation import progress
+from nansparse.evaluation.environment import describe_environment
+from nansparse.evaluation.results import Results, Row, load_results
+
+SMALL = [
+    "--set",
+    "size=8x8",
+    "--set",
+    "channels=2",
+    "--set",
+    "mask=sites",
+    "--repeats",
+    "2",
+    "--threads",
+    "1",
+]
+LAYERS = ["bench", "layers", *SMALL]
+
+
+def bench(path, *words):
+    return main([*LAYERS, "--set", "nan_ratio=0,0.5,0.9", "--output", str(path), *words])
+
+
+def test_layers_are_measured_written_and_shown(tmp_path, capsys):
+    assert bench(tmp_path / "new" / "r.json") == 0
+    results = load_results(tmp_path / "new" / "r.json")
+    assert results.complete
+    assert {row.cell["nan_ratio"] for row in results.rows} == {0.0, 0.5, 0.9}
+    for row in results.rows:
+        assert row.timing is None or len(row.timing["seconds"]) == 2
+    skipped = {r.cell["nan_ratio"]: r.values["windows_skipped"] for r in results.rows if r.way == "gather"}
+    assert skipped[0.0] == 0 < skipped[0.5] < skipped[0.9]
+    assert {"dense, NCHW", "dense, channels_last", "dense", "gather", "auto"} <= {
+        row.way for row in results.rows
+    }
+    printed = capsys.readouterr().out
+    assert "| gather" in printed
+    names = {file.name for file in (tmp_path / "new").iterdir()}
+    assert names == {"r.json", "r.csv", "r.png", "r.html"}
+
+
+def test_the_papers_trials_stand_beside_its_figures(tmp_path, capsys):
+    few = ["--preset", "paper", "--set", "size=10x10,20x20", "--repeats", "2", "--threads", "1"]
+    assert main(["bench", "layers", *few, "--engines", "auto", "--output", str(tmp_path / "r.json")]) == 0
+    published = load_results(tmp_path / "r.json").analysis["published"]
+    assert [entry["nan_ratio"] for entry in published] == [0.33, 0.5, 0.67, 0.75, 0.8, 0.9]
+    assert (published[0]["published_low"], published[0]["published_high"]) == (0.68, 0.97)
+    assert published[4]["published_low"] is None
+    assert all(set(entry["ours"]) == {"10x10", "20x20"} for entry in published)
+    assert "0.68-0.97x" in capsys.readouterr().out
+
+
+def test_finished_cells_are_not_run_again(tmp_path):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    before = load_results(path)
+    assert main([*LAYERS, "--set", "nan_ratio=0.5,0.7", "--output", str(path)]) == 0
+    after = load_results(path)
+    kept = [row for row in before.rows if row.cell["nan_ratio"] == 0.5]
+    assert [row for row in after.rows if row.cell["nan_ratio"] == 0.5] == kept
+    assert {row.cell["nan_ratio"] for row in after.rows} == {0.5, 0.7}
+    assert bench(path, "--overwrite") == 0
+    assert not any(row in kept for row in load_results(path).rows)
+
+
+def test_another_runs_file_is_not_mixed_in(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    assert bench(path, "--repeats", "3") == BAD_INPUT
+    assert "another run (repeats)" in capsys.readouterr().err
+    document = json.loads(path.read_text())
+    document["environment"]["torch"] = "1.0"
+    path.write_text(json.dumps(document))
+    assert bench(path) == BAD_INPUT
+    assert "another run (torch)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_kill_loses_the_running_cell_only(tmp_path):
+    path = tmp_path / "r.json"
+    ratios = ",".join(str(i / 200) for i in range(200))
+    words = [*LAYERS, "--set", f"nan_ratio={ratios}", "--output", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nansparse.cli.main", *words], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = load_results(path)
+    finished = {row.cell["nan_ratio"] for row in left.rows}
+    assert 0 < len(finished) < 200
+    assert not left.complete
+    some = sorted(finished)[-1]
+    assert main([*LAYERS, "--set", f"nan_ratio={some},0.999", "--output", str(path)]) == 0
+    after = load_results(path)
+    assert [r for r in after.rows if r.cell["nan_ratio"] == some] == [
+        r for r in left.rows if r.cell["nan_ratio"] == some
+    ]
+
+
+BAD = {
+    "preset": (["--preset", "slow"], "preset"),
+    "missing grid": (["--grid", "nowhere.toml"], "nowhere.toml"),
+    "axis": (["--set", "colour=red"], "colour"),
+    "value": (["--set", "nan_ratio=2"], "nan_ratio"),
+    "no value": (["--set", "nan_ratio"], "axis=value"),
+    "one repeat": (["--repeats", "1"], "repeats"),
+    "engine": (["--engines", "warp"], "warp"),
+    "output is a folder": (["--output", "."], "."),
+}
+
+
+@pytest.mark.parametrize(("words", "word"), BAD.values(), ids=BAD.keys())
+def test_bad_input_gives_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, word):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "layers", *words]) == BAD_INPUT
+    printed = capsys.readouterr().err.strip()
+    assert printed.count("\n") == 0
+    assert printed.startswith("nansparse: ")
+    assert word in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def fresh():
+    return Results("bench-layers", "nansparse", describe_environment(), {})
+
+
+def test_a_cell_that_raises_is_told_and_the_rest_is_run_and_it_is_tried_again(tmp_path):
+    def measure(cell):
+        if cell["n"] == 1 and not mended:
+            raise RuntimeError("no such kernel\nand more")
+        return [Row(cell, "auto")]
+
+    mended = False
+    cells = [{"n": n} for n in range(3)]
+    results = fresh()
+    (fault,) = progress.run_cells(results, cells, measure, tmp_path / "r.json", quiet=True)
+    assert fault == "n=1: all: RuntimeError: no such kernel"
+    assert [row.status for row in results.rows] == ["done", "failed", "done"]
+    mended = True
+    assert progress.run_cells(results, cells, measure, tmp_path / "r.json", quiet=True) == []
+    assert len(results.rows) == 3
+
+
+def test_a_full_disk_is_told_and_nothing_measured_is_lost(tmp_path, monkeypatch):
+    full = True
+    save = Results.save
+
+    def sometimes(self, path):
+        if full:
+            raise OSError(28, "No space left on device", str(path))
+        return save(self, path)
+
+    monkeypatch.setattr(Results, "save", sometimes)
+    results = fresh()
+    seen = []
+
+    def measure(cell):
+        nonlocal full
+        seen.append(cell)
+        full = len(seen) < 3
+        return [Row(cell, "auto")]
+
+    assert (
+        progress.run_cells(results, [{"n": n} for n in range(3)], measure, tmp_path / "r.json", quiet=True)
+        == []
+    )
+    assert len(load_results(tmp_path / "r.json").rows) == 3
+    full = True
+    (fault,) = progress.run_cells(
+        results, [{"n": 5}], lambda cell: [Row(cell, "a")], tmp_path / "s.json", quiet=True
+    )
+    assert "No space left" in fault
+    assert len(results.rows) == 1
+
+
+def test_report_shows_one_file_and_two(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    capsys.readouterr()
+    assert main(["report", str(path)]) == 0
+    assert "Engines against dense" in capsys.readouterr().out
+    assert main(["report", str(path), str(path), "--output", str(tmp_path / "two.html")]) == 0
+    assert "too few samples" in capsys.readouterr().out
+    assert "Times side by side" in (tmp_path / "two.html").read_text()
+
+
+def test_report_refuses_what_is_no_results_file(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    document = json.loads(path.read_text())
+    (tmp_path / "v.json").write_text(json.dumps({**document, "version": 99}))
+    (tmp_path / "k.json").write_text(json.dumps({**document, "kind": "compare"}))
+    capsys.readouterr()
+    for words in (
+        ["v.json"],
+        ["r.json", "k.json"],
+        ["none.json"],
+        ["r.json", "r.json", "--output", "no/x.html"],
+    ):
+        full = [word if word.startswith("--") else str(tmp_path / word) for word in words]
+        assert main(["report", *full]) == BAD_INPUT
+        captured = capsys.readouterr()
+        assert captured.err.strip().count("\n") == 0
+        assert not captured.out
