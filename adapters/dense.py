@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nansparse.activation import SparseActivation, rows_of_dense
+from nansparse.activation import LEFT_ON_GRID, SparseActivation
 from nansparse.engine import Convolution, Engine, dense_result
-from nansparse.fill import add_fill_terms, zeroed_rows
+from nansparse.fill import add_fill_terms
 from nansparse.plan import plan_windows
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
@@ -50,22 +50,39 @@ class DenseEngine(Engine):
         if convolution.groups > 1:
             return _run_grouped(activation, convolution)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        rows = zeroed_rows(activation)
-        zeroed = self._laid_out(SparseActivation(activation.sites, rows, partial=False))
-        out = rows_of_dense(_convolve(zeroed, convolution.weight, convolution.bias, convolution), plan.out)
-        if len(plan.filled):
-            out = out.contiguous()
-            add_fill_terms(out, rows, activation, convolution, plan)
-        return SparseActivation(plan.out, out, partial=False)
+        zeroed = self._zeroed_grid(activation)
+        image = zeroed.view(activation.sites.batch, *activation.sites.grid, activation.channels).movedim(
+            -1, 1
+        )
+        values = _convolve(image, convolution.weight, convolution.bias, convolution)
+        out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels)
+        add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
+        if len(plan.out) < LEFT_ON_GRID * plan.out.total:
+            return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
+        return SparseActivation(plan.out, out, partial=False, laid_out=True)
 
-    def _laid_out(self, activation: SparseActivation) -> Tensor:
-        """Lay the rows out on the grid, with zeros at the missing sites."""
-        sites = activation.sites
-        if sites.is_complete:
-            return activation.to_dense()
-        grid = self._scratch.take("grid", (sites.total, activation.channels), activation.rows)
-        grid.zero_().index_copy_(0, sites.numbers, activation.rows)
-        return grid.view(sites.batch, *sites.grid, -1).movedim(-1, 1)
+    def _zeroed_grid(self, activation: SparseActivation) -> Tensor:
+        """Give the rows of the whole grid, with zeros at missing sites and for NaN."""
+        sites, values = activation.sites, activation.values
+        if not activation.partial and activation.laid_out:
+            if sites.is_complete:
+                return values
+            if not values.is_inference() or torch.is_inference_mode_enabled():
+                # Rows of missing sites mean nothing to anyone: no copy is needed.
+                return values.index_fill_(0, sites.missing, 0.0)
+        grid = self._scratch.take("grid", (sites.total, activation.channels), values)
+        if activation.laid_out:
+            grid.copy_(values)
+            if not sites.is_complete:
+                grid.index_fill_(0, sites.missing, 0.0)
+        else:
+            grid.zero_().index_copy_(0, sites.numbers, values)
+        holes, mask = activation.holes
+        if len(holes):
+            # Infinities are the network's own and stay.
+            numbers = sites.numbers.index_select(0, holes)
+            grid[numbers] = grid.index_select(0, numbers).masked_fill_(mask, 0.0)
+        return grid
 
 
 def _run_grouped(activation: SparseActivation, convolution: Convolution) -> SparseActivation:

@@ -48,7 +48,7 @@ class GatherEngine(Engine):
             The output.
         """
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        rows = self._scratch.take("rows", (len(activation.rows) + 2, activation.channels), activation.rows)
+        rows = self._scratch.take("rows", (len(activation.sites) + 2, activation.channels), activation.values)
         write_zeroed_rows(activation, rows)
         out = rows.new_empty(len(plan.out), convolution.out_channels)
         for taps in plan.taps:

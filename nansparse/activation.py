@@ -1,11 +1,14 @@
 """The sparse form of an activation, and the way to and from dense tensors.
 
-`SparseActivation(sites, rows)`: row p of `rows` (P, C) belongs to site p of `sites` (sorted, see
+`SparseActivation(sites, rows, partial)`: row p of `rows` (P, C) belongs to site p of `sites` (sorted, see
 `nansparse.sites`). A site is missing when all its channels are NaN. A row may hold NaN in some channels
 (right after pooling it does); `partial` says whether one may, so that nothing else needs to look.
+
+Where most sites are there, moving rows together and apart again costs more than it saves: an activation may
+then hold its rows laid out on the grid, with anything at the missing sites. `rows` is the same either way;
+who can work on either form asks for `values`.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -13,25 +16,60 @@ from torch import Tensor
 
 from nansparse.sites import Sites
 
+# Share of the sites from which on rows are left on the grid: below it the passes over rows that carry
+# nothing outweigh the copies.
+LEFT_ON_GRID = 0.5
 
-@dataclass(frozen=True)
+
 class SparseActivation:
     """The sites of an activation that carry information.
 
     Attributes:
         sites: Which sites those are; P of them.
-        rows: (P, C), channels at each site.
         partial: Whether a row may hold NaN.
+        laid_out: Whether `values` has a row for every site of the grid.
     """
 
-    sites: Sites
-    rows: Tensor
-    partial: bool
+    def __init__(self, sites: Sites, values: Tensor, partial: bool, *, laid_out: bool = False) -> None:
+        """Keep the values.
+
+        Args:
+            sites: The sites that carry information.
+            values: (P, C) rows of the sites, or (N * grid, C) rows of the whole grid. In the second form the
+                rows of missing sites mean nothing and may be overwritten.
+            partial: Whether a row of a site may hold NaN.
+            laid_out: Which form it is; implied where no site is missing.
+        """
+        self.sites, self.partial = sites, partial
+        self.laid_out = laid_out or sites.is_complete
+        self._values = values
+
+    @property
+    def values(self) -> Tensor:
+        """What is held: rows of the sites, or of the whole grid if `laid_out`."""
+        return self._values
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(P, C), channels at each site."""
+        if self.laid_out and not self.sites.is_complete:
+            return self._values.index_select(0, self.sites.numbers)
+        return self._values
 
     @property
     def channels(self) -> int:
         """Number of channels."""
-        return self.rows.shape[1]
+        return self._values.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the values."""
+        return self._values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values live."""
+        return self._values.device
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,10 +89,13 @@ class SparseActivation:
     def holes(self) -> tuple[Tensor, Tensor]:
         """The rows that hold NaN, int64 (H,), and where they do, bool (H, C)."""
         if not self.partial:
-            none = torch.zeros(0, dtype=torch.int64, device=self.rows.device)
-            return none, torch.zeros(0, self.channels, dtype=torch.bool, device=self.rows.device)
-        suspects = _rows_with_nan(self.rows)
-        return suspects, self.rows.index_select(0, suspects).isnan()
+            none = torch.zeros(0, dtype=torch.int64, device=self.device)
+            return none, torch.zeros(0, self.channels, dtype=torch.bool, device=self.device)
+        suspects = _rows_with_nan(self._values)
+        if self.laid_out and not self.sites.is_complete:
+            suspects = suspects[self.sites.mask.flatten().index_select(0, suspects)]
+            return self.sites.rows_at(suspects).long(), self._values.index_select(0, suspects).isnan()
+        return suspects, self._values.index_select(0, suspects).isnan()
 
     @classmethod
     def from_dense(cls, x: Tensor) -> "SparseActivation":
@@ -77,7 +118,11 @@ class SparseActivation:
         keep = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         keep[suspects] = ~missing
         sites = Sites(keep.nonzero().flatten(), batch, grid, x.device)
-        return cls(sites, rows if sites.is_complete else rows.index_select(0, sites.numbers), partial)
+        if sites.is_complete:
+            return cls(sites, rows, partial)
+        if len(sites) < LEFT_ON_GRID * sites.total:
+            return cls(sites, rows.index_select(0, sites.numbers), partial)
+        return cls(sites, rows.clone() if rows.data_ptr() == x.data_ptr() else rows, partial, laid_out=True)
 
     def to_dense(self, fill: float = torch.nan) -> Tensor:
         """Lay the rows out on the grid.
@@ -88,11 +133,25 @@ class SparseActivation:
         Returns:
             (N, C, *spatial), channels last in memory; a view of the rows where no site is missing.
         """
-        rows = self.rows
+        rows = self._values
         if not self.sites.is_complete:
-            rows = rows.new_full((self.sites.total, self.channels), fill)
-            rows.index_copy_(0, self.sites.numbers, self.rows)
+            if self.laid_out:
+                rows = rows.index_fill(0, self.sites.missing, fill)
+            else:
+                rows = rows.new_full((self.sites.total, self.channels), fill)
+                rows.index_copy_(0, self.sites.numbers, self._values)
         return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
+
+    def with_values(self, values: Tensor) -> "SparseActivation":
+        """Give the same sites other values, in the form that is held, NaN where they were NaN.
+
+        Args:
+            values: (P, C'), or (N * grid, C') if `laid_out`.
+
+        Returns:
+            The activation.
+        """
+        return SparseActivation(self.sites, values, self.partial, laid_out=self.laid_out)
 
     def with_rows(self, rows: Tensor) -> "SparseActivation":
         """Give the same sites other rows, NaN where they were NaN.
@@ -134,8 +193,11 @@ class SparseActivation:
         Returns:
             The activation.
         """
-        rows = self.rows if chosen is None else self.rows.index_select(0, chosen)
-        return SparseActivation(sites, rows, self.partial)
+        if chosen is None:
+            return SparseActivation(sites, self.rows, self.partial)
+        if self.laid_out and not self.sites.is_complete:
+            return SparseActivation(sites, self._values.index_select(0, sites.numbers), self.partial)
+        return SparseActivation(sites, self._values.index_select(0, chosen), self.partial)
 
 
 def _rows_with_nan(rows: Tensor) -> Tensor:

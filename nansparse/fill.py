@@ -30,7 +30,7 @@ def zeroed_rows(activation: SparseActivation) -> Tensor:
     """
     if not activation.partial:
         return activation.rows
-    rows = torch.empty_like(activation.rows)
+    rows = activation.values.new_empty(len(activation.sites), activation.channels)
     write_zeroed_rows(activation, rows)
     return rows
 
@@ -42,31 +42,45 @@ def write_zeroed_rows(activation: SparseActivation, out: Tensor) -> None:
         activation: The input.
         out: (P or more, C); two rows more stand for what a plan calls padding and missing sites.
     """
-    count = len(activation.rows)
-    out[:count] = activation.rows
+    count = len(activation.sites)
+    if activation.laid_out and not activation.sites.is_complete:
+        torch.index_select(activation.values, 0, activation.sites.numbers, out=out[:count])
+    else:
+        out[:count] = activation.values
     out[count:] = 0
     holes, mask = activation.holes
     if len(holes):
         # Infinities are the network's own and stay.
-        out[holes] = activation.rows.index_select(0, holes).masked_fill_(mask, 0.0)
+        out[holes] = out.index_select(0, holes).masked_fill_(mask, 0.0)
 
 
 def add_fill_terms(
-    out: Tensor, rows: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan
+    out: Tensor,
+    rows: Tensor,
+    activation: SparseActivation,
+    convolution: Convolution,
+    plan: WindowPlan,
+    *,
+    laid_out: bool = False,
 ) -> None:
     """Add mu * conv(q, W) of equation 4 to the windows that hold NaN, in place.
 
     Args:
-        out: (M, C_out), conv(x0, W) at the kept windows.
-        rows: (P, C) with zeros for NaN; rows behind those are ignored.
+        out: (M, C_out), conv(x0, W) at the kept windows; at all windows if `laid_out`.
+        rows: (P, C) with zeros for NaN, rows behind those are ignored; (N * grid, C) if `laid_out`.
         activation: The input.
         convolution: The convolution, with one group.
         plan: Its plan.
+        laid_out: Whether `out` and `rows` have a row for every site of their grids.
     """
     if not len(plan.filled):
         return
     wide = torch.float32 if rows.dtype in (torch.float16, torch.bfloat16) else rows.dtype
-    sums = F.pad(rows[: len(activation.rows)].sum(1, dtype=wide), (0, 2))
+    sites = activation.sites
+    sums = (rows if laid_out else rows[: len(sites)]).sum(1, dtype=wide)
+    if laid_out and not sites.is_complete:
+        sums = sums.index_select(0, sites.numbers)
+    sums = F.pad(sums, (0, 2))
     for taps in plan.taps:
         filled, where = _filled(plan, taps)
         if not len(filled):
@@ -75,10 +89,12 @@ def add_fill_terms(
         real = _real_cells(activation, plan, where)
         mean = sums.index_select(0, table.flatten()).view(table.shape).sum(1).div_(real)
         weight = convolution.packed(taps.positions).to(wide)
-        missing = (table == len(activation.rows) + 1).to(wide)
+        missing = (table == len(sites) + 1).to(wide)
         term = missing @ weight.unflatten(1, (table.shape[1], -1)).sum(2).T
         if activation.partial:
             _add_partial(term, table, weight, activation)
+        if laid_out and not plan.out.is_complete:
+            where = plan.out.numbers.index_select(0, where)
         out.index_add_(0, where, term.mul_(mean[:, None]).to(out.dtype))
 
 
@@ -100,7 +116,7 @@ def _add_partial(term: Tensor, table: Tensor, weight: Tensor, activation: Sparse
     """Add conv(q, W) of rows that are partly NaN, for the windows that meet one."""
     holes, mask = activation.holes
     # Rows without NaN share one row of zeros, the last.
-    mask_of = table.new_full((len(activation.rows) + 2,), len(holes))
+    mask_of = table.new_full((len(activation.sites) + 2,), len(holes))
     mask_of[holes] = torch.arange(len(holes), dtype=mask_of.dtype, device=mask_of.device)
     marks = F.pad(mask.to(weight.dtype), (0, 0, 0, 1))
     found = mask_of.index_select(0, table.flatten()).view(table.shape)

@@ -56,10 +56,9 @@ class MarkedTensor(torch.Tensor):
             The wrapper.
         """
         del view_of
-        first = payload.rows if isinstance(payload, SparseActivation) else payload
         shape = torch.Size(payload.shape)
         return torch.Tensor._make_wrapper_subclass(
-            cls, shape, strides=_strides(shape, channels_last), dtype=first.dtype, device=first.device
+            cls, shape, strides=_strides(shape, channels_last), dtype=payload.dtype, device=payload.device
         )
 
     def __init__(

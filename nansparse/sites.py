@@ -62,6 +62,11 @@ class Sites:
         return flat.view(self.batch, *self.grid)
 
     @cached_property
+    def missing(self) -> Tensor:
+        """Numbers of the sites that the set lacks, int64, sorted."""
+        return self.mask.flatten().logical_not().nonzero().flatten()
+
+    @cached_property
     def row_of(self) -> Tensor:
         """Row of each site, (N, *grid), int32 where it fits; `len(self) + 1` where the set lacks the site."""
         dtype = torch.int32 if self.total < torch.iinfo(torch.int32).max - 2 else torch.int64

@@ -117,12 +117,12 @@ class Unpooled:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the values."""
-        return self.values.rows.dtype
+        return self.values.dtype
 
     @property
     def device(self) -> torch.device:
         """Where they live."""
-        return self.values.rows.device
+        return self.values.device
 
     @cached_property
     def _codes(self) -> Tensor | None:

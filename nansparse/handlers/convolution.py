@@ -53,14 +53,14 @@ def _run(
     transposed: bool,
 ) -> SparseActivation:
     """Run one convolution on a sparse activation and say what it did."""
-    device = activation.rows.device.type
+    device = activation.device.type
     weight, bias = bound["weight"], bound["bias"]
-    if torch.is_autocast_enabled(device) and activation.rows.dtype != torch.float64:
+    if torch.is_autocast_enabled(device) and activation.dtype != torch.float64:
         # The mode sits above autocast: do to the arguments what autocast does for a dense layer.
         dtype = torch.get_autocast_dtype(device)
-        activation = activation.with_rows(activation.rows.to(dtype))
+        activation = activation.with_values(activation.values.to(dtype))
         weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    stand_in = torch.empty(activation.shape, dtype=activation.rows.dtype, device="meta")
+    stand_in = torch.empty(activation.shape, dtype=activation.dtype, device="meta")
     check_activation(stand_in, "input")
     check_weight(stand_in, weight, bias, bound["groups"], transposed=transposed)
     grid, kernel, steps, pads = activation.sites.grid, weight.shape[2:], bound["stride"], bound["padding"]
@@ -100,7 +100,7 @@ def _counts(out: SparseActivation, convolution: Convolution) -> dict[str, int]:
             "macs_skipped": (total - kept) * per_window,
         }
     # A transposed window has as many cells as its place between the strides allows.
-    cells = windows.cells().to(out.rows.device)
+    cells = windows.cells().to(out.device)
     share = per_window // windows.volume
     every = int(cells.sum()) * out.sites.batch * groups
     if groups > 1:

@@ -55,15 +55,14 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         return NotImplemented
     activation = bound["input"].sparse()
     mean, variance, weight, bias = (bound[n] for n in ("running_mean", "running_var", "weight", "bias"))
-    if not len(activation.rows):
+    if not len(activation.values):
         return call.wrap(activation)
     if bound["training"] or mean is None:
         everything = torch.zeros_like(activation.sites.numbers)
         return _over_space(call, func.__name__, activation, everything, 1, activation.channels, bound)
-    rows = as_rows(
-        func(as_image(activation.rows), mean, variance, weight, bias, False, bound["momentum"], bound["eps"])
-    )
-    return call.wrap(activation.with_rows(rows))
+    image = as_image(activation.values)
+    values = as_rows(func(image, mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
+    return call.wrap(activation.with_values(values))
 
 
 def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

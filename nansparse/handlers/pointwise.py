@@ -52,9 +52,9 @@ def _unary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if options.pop("out", None) is not None:
         return NotImplemented
     activation = x.sparse()
-    # An in-place operation works on a copy: the rows may belong to another tensor as well.
-    rows = activation.rows.clone() if func.__name__.endswith("_") else activation.rows
-    return _give(call, x, activation.with_rows(func(rows, *rest, **options)), in_place=in_place)
+    # An in-place operation works on a copy: the values may belong to another tensor as well.
+    values = activation.values.clone() if func.__name__.endswith("_") else activation.values
+    return _give(call, x, activation.with_values(func(values, *rest, **options)), in_place=in_place)
 
 
 def _dropout(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -70,9 +70,9 @@ def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if not _is_spatial(x) or isinstance(weight, MarkedTensor):
         return NotImplemented
     activation = x.sparse()
-    if not len(activation.rows):
+    if not len(activation.values):
         return call.wrap(activation)
-    return call.wrap(activation.with_rows(as_rows(func(as_image(activation.rows), weight))))
+    return call.wrap(activation.with_values(as_rows(func(as_image(activation.values), weight))))
 
 
 def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -95,17 +95,19 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     ):
         return NotImplemented
     sites, operands = _aligned(args)
-    partial = any(getattr(operand, "partial", False) for operand in operands)
-    plain = [operand.rows if isinstance(operand, SparseActivation) else operand for operand in operands]
+    sparse = [operand for operand in operands if isinstance(operand, SparseActivation)]
+    partial = any(operand.partial for operand in sparse)
+    laid_out = all(operand.laid_out for operand in sparse)
+    plain = [operand.values if isinstance(operand, SparseActivation) else operand for operand in operands]
     if in_place:
         func = getattr(Tensor, name.replace("__i", "__") if name.startswith("__") else name.rstrip("_"))
     rows = func(*plain, **kwargs)
     rows = rows.to(args[0].dtype) if in_place else rows
-    return _give(call, args[0], SparseActivation(sites, rows, partial), in_place=in_place)
+    return _give(call, args[0], SparseActivation(sites, rows, partial, laid_out=laid_out), in_place=in_place)
 
 
 def _aligned(args: tuple[Any, ...]) -> tuple[Sites, list[Any]]:
-    """Bring both operands to the sites that both have."""
+    """Bring both operands to the sites that both have, as rows of those or of the whole grid."""
     lazy = [isinstance(a, MarkedTensor) and isinstance(a.payload, Unpooled) for a in args]
     if any(lazy) and not all(lazy):
         # Read the unpooled operand only where the other one has a site.
@@ -120,10 +122,23 @@ def _aligned(args: tuple[Any, ...]) -> tuple[Sites, list[Any]]:
     operands: list[Any] = [a.sparse() if isinstance(a, MarkedTensor) else a for a in args]
     both = [operand for operand in operands if isinstance(operand, SparseActivation)]
     sites = both[0].sites
+    if all(operand.laid_out for operand in both):
+        everywhere = Sites(None, sites.batch, sites.grid, sites.device)
+        if len(both) == 2:
+            sites = _common(both[0].sites, both[1].sites)
+        return sites, [_at_sites(operand, everywhere) for operand in operands]
     if len(both) == 2 and both[0].sites is not both[1].sites:
         sites, first, second = both[0].sites.meet(both[1].sites)
-        operands = [both[0].restricted(sites, first), both[1].restricted(sites, second)]
-    return sites, [_at_sites(operand, sites) for operand in operands]
+        both = [both[0].restricted(sites, first), both[1].restricted(sites, second)]
+        return sites, both
+    compact = [a.with_rows(a.rows) if isinstance(a, SparseActivation) else a for a in operands]
+    return sites, [_at_sites(operand, sites) for operand in compact]
+
+
+def _common(first: Sites, second: Sites) -> Sites:
+    if first is second or second.is_complete:
+        return first
+    return second if first.is_complete else first.where(first.mask & second.mask)
 
 
 def _at_sites(operand: Any, sites: Sites) -> Any:
@@ -158,12 +173,12 @@ def _cast(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return NotImplemented
     rest = [a.dtype if isinstance(a, MarkedTensor) else a for a in args[1:]]
     options = {k: v for k, v in kwargs.items() if k != "memory_format"}
-    rows = func(x.payload.rows, *rest, **options)
-    if rows is x.payload.rows:
+    values = func(x.payload.values, *rest, **options)
+    if values is x.payload.values:
         return x
-    if not rows.is_floating_point() or rows.device != x.device:
+    if not values.is_floating_point() or values.device != x.device:
         return NotImplemented
-    return call.wrap(x.payload.with_rows(rows))
+    return call.wrap(x.payload.with_values(values))
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:

@@ -29,6 +29,10 @@ def _cat(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         return NotImplemented
     activations = [p.sparse() if isinstance(p, MarkedTensor) else _complete(p) for p in parts]
     sites = activations[0].sites
+    if all(a.sites is sites and a.laid_out for a in activations):
+        values = torch.cat([a.values for a in activations], 1)
+        partial = any(a.partial for a in activations)
+        return call.wrap(SparseActivation(sites, values, partial, laid_out=True))
     for activation in activations[1:]:
         sites = sites.join(activation.sites)
     shared = all(a.sites is sites or len(a.sites) == len(sites) for a in activations)
