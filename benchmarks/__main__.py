@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks layers|overhead`, a table on the terminal and JSON in a file."""
+"""The command: `python -m benchmarks layers|overhead|pooling`, a table on the terminal and JSON in a file."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import layers, overhead
+from benchmarks import layers, overhead, pooling
 from benchmarks.masks import SHAPES
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
@@ -18,16 +18,21 @@ def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="*", default=["layers", "overhead"], help="layers, overhead (default: both)"
+        "what",
+        nargs="*",
+        default=["layers", "overhead"],
+        help="layers, overhead (these two by default), pooling",
     )
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")
     options = parser.parse_args()
-    known = {"layers": _layers, "overhead": _overhead}
+    known = {"layers": _layers, "overhead": _overhead, "pooling": _pooling}
     unknown = [what for what in options.what if what not in known]
     if unknown or options.repeats < 2:
-        parser.error(f"expected layers or overhead and at least 2 repeats, got {unknown or options.repeats}")
+        parser.error(
+            f"expected layers, overhead or pooling and at least 2 repeats, got {unknown or options.repeats}"
+        )
     options.output.mkdir(parents=True, exist_ok=True)
     for what in options.what:
         with fixed_conditions(options.threads):
@@ -52,6 +57,15 @@ def _overhead(repeats: int) -> list[dict[str, Any]]:
     done = [overhead.measure_overhead(filters, repeats) for filters in tqdm((32, 64), desc="overhead")]
     rows = [{"filters": str(m["filters"]), "overhead": f"{100 * m['overhead']:.1f} %"} for m in done]
     print(markdown(rows))
+    return done
+
+
+def _pooling(repeats: int) -> list[dict[str, Any]]:
+    from tqdm import tqdm
+
+    cells = [(g, s, r) for g in pooling.GEOMETRIES for s in SHAPES for r in pooling.RATIOS]
+    done = [pooling.measure_pooling(*cell, repeats) for cell in tqdm(cells, desc="pooling", unit="cell")]
+    print(markdown(pooling.rows(done)))
     return done
 
 

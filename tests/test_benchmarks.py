@@ -2,6 +2,7 @@
 
 import torch
 
+from benchmarks import pooling
 from benchmarks.layers import RATIOS, rows
 from benchmarks.masks import SHAPES, site_mask
 from benchmarks.measure import time_side_by_side
@@ -52,3 +53,12 @@ def test_rows_name_every_engine():
     (row,) = rows([measurement])
     assert row["gather"] == "1.50x"
     assert row["limit"] == "2.00x"
+
+
+def test_pooling_is_timed_in_each_way(monkeypatch):
+    monkeypatch.setitem(pooling.GEOMETRIES, "small", (2, (8, 8), 2, 2))
+    measured = pooling.measure_pooling("small", "random", 0.5, repeats=2)
+    (row,) = pooling.rows([measured])
+    assert row["NaN sites"] == "50 %"
+    assert {"cells (torch)", "the definition, dense"} <= set(measured["times"])
+    assert all(row[way].endswith(" ms") for way in measured["times"])

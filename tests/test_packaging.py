@@ -84,6 +84,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
         "gather": "nansparse.adapters.gather:GatherEngine",
         "spconv": "nansparse.adapters.spconv:SpconvEngine",
         "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
+        "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",
     }
 
 

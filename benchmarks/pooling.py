@@ -1,0 +1,71 @@
+"""Max pooling on rows: by cells with plain torch, and by the segments of torch-scatter."""
+
+from typing import Any
+
+import torch
+
+from benchmarks.masks import site_mask
+from benchmarks.measure import time_side_by_side
+from nansparse import SparseActivation, registry
+from nansparse.functional import nan_max_pool
+from nansparse.pooled_rows import cell_peaks, pool_rows
+
+# (channels, grid, kernel, stride).
+GEOMETRIES = {
+    "2D 64, 256x256, 2x2": (64, (256, 256), 2, 2),
+    "2D 64, 256x256, 3x3 stride 2": (64, (256, 256), 3, 2),
+    "3D 32, 64^3, 2x2x2": (32, (64, 64, 64), 2, 2),
+}
+RATIOS = (0.0, 0.5, 0.9)
+
+
+def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[str, Any]:
+    """Time the pooling of one activation.
+
+    The plan of the windows is made anew in every run.
+
+    Args:
+        name: A key of `GEOMETRIES`.
+        shape: A mask shape of `benchmarks.masks`.
+        ratio: Share of NaN sites.
+        repeats: Counted rounds.
+
+    Returns:
+        JSON-able measurement; milliseconds.
+    """
+    channels, grid, kernel, stride = GEOMETRIES[name]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, channels, *grid, generator=generator)
+    x = x.masked_fill(site_mask(shape, grid, ratio, generator), torch.nan)
+    activation = SparseActivation.from_dense(x)
+    finders = {"cells (torch)": cell_peaks}
+    if not registry.get("torch-scatter").problem:
+        from nansparse.adapters.torch_scatter import segment_peaks
+
+        finders["segments (torch-scatter)"] = segment_peaks
+
+    def run(finder: Any) -> None:
+        activation.sites.plans.clear()
+        pool_rows(activation, kernel, stride, mode="conservative", find=finder)
+
+    ways: dict[str, Any] = {way: lambda finder=finder: run(finder) for way, finder in finders.items()}
+    ways["the definition, dense"] = lambda: nan_max_pool(x, kernel, stride, mode="conservative")
+    times = time_side_by_side(ways, repeats=repeats)
+    return {"geometry": name, "mask": shape, "nan_sites": ratio, "times": times}
+
+
+def rows(measurements: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Write measurements as rows of text.
+
+    Args:
+        measurements: What `measure_pooling` gave.
+
+    Returns:
+        Column name to text.
+    """
+    table = []
+    for m in measurements:
+        row = {"pooling": m["geometry"], "mask": m["mask"], "NaN sites": f"{100 * m['nan_sites']:.0f} %"}
+        row.update({way: f"{time['median']:.1f} ms" for way, time in m["times"].items()})
+        table.append(row)
+    return table
