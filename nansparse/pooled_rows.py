@@ -102,10 +102,10 @@ def pool_rows(
     grid = activation.sites.grid
     windows = pooling_windows(grid, kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     if not _is_tame(activation):
-        sizes = (kernel_size, stride, padding, dilation, ceil_mode)
-        rule: dict[str, Any] = {"mode": mode, "max_ties": max_ties, "epsilon": epsilon}
-        chance: dict[str, Any] = {"nan_probability": nan_probability, "generator": generator}
-        pooled = nan_max_pool(activation.to_dense(), *sizes, **rule, **chance)
+        given: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+        given |= {"ceil_mode": ceil_mode, "mode": mode, "max_ties": max_ties, "epsilon": epsilon}
+        given |= {"nan_probability": nan_probability, "generator": generator}
+        pooled = nan_max_pool(activation.to_dense(), kernel_size, **given)
         return _on_rows(pooled.values, pooled.indices, pooled.ties, activation)
     rows = F.pad(activation.rows, (0, 0, 0, 2), value=-torch.inf)
     holes, mask = activation.holes
