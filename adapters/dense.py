@@ -3,6 +3,8 @@
 Always available, the fallback.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,7 @@ from nansparse.fill import add_fill_terms
 from nansparse.plan import plan_windows
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
+from nansparse.workload import Workload, padded
 
 
 class DenseEngine(Engine):
@@ -36,6 +39,29 @@ class DenseEngine(Engine):
         """
         del activation, convolution
         return []
+
+    def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts.
+        """
+        windows, sites = convolution.windows, activation.sites
+        kept = len(plan_windows(activation, windows, convolution.threshold).out)
+        total = sites.batch * math.prod(windows.out_grid)
+        copied = sites.total + len(sites) if not activation.laid_out else sites.total - len(sites)
+        copied = sites.total if activation.partial and activation.laid_out else copied
+        return Workload(
+            macs=total * windows.volume * padded(activation.channels, convolution.out_channels),
+            reads=0,
+            cells=copied * activation.channels,
+            writes=(total + (kept if kept < LEFT_ON_GRID * total else 0)) * convolution.out_channels,
+            sites=sites.total,
+        )
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute all windows and keep those below the threshold.

@@ -16,7 +16,9 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.errors import EngineError, InputError
 from nansparse.library import Library, first_line
+from nansparse.plan import plan_windows
 from nansparse.windows import Windows
+from nansparse.workload import Workload, padded
 
 ENTRY_POINT_GROUP = "nansparse.engines"
 
@@ -44,6 +46,12 @@ class Convolution:
         """Number of output channels."""
         return self.weight.shape[1] * self.groups if self.windows.transposed else self.weight.shape[0]
 
+    @property
+    def taps_last(self) -> Tensor:
+        """The weight of a convolution with one group as (C_out, C, kernel volume)."""
+        weight = self.weight.transpose(0, 1) if self.windows.transposed else self.weight
+        return weight.flatten(2)
+
     def packed(self, positions: list[int]) -> Tensor:
         """Lay the weight of a convolution with one group out as a matrix.
 
@@ -53,8 +61,7 @@ class Convolution:
         Returns:
             (C_out, len(positions) * C), the channel running fastest.
         """
-        weight = self.weight.transpose(0, 1) if self.windows.transposed else self.weight
-        taps = weight.flatten(2)
+        taps = self.taps_last
         if len(positions) < taps.shape[2]:
             taps = taps[:, :, positions]
         return taps.transpose(1, 2).flatten(1)
@@ -98,6 +105,26 @@ class Engine(ABC):
         Returns:
             Reasons, each a sentence; empty if it can.
         """
+
+    def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do, for the planner; this one is right for what works window by window.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts.
+        """
+        kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
+        reads = kept * convolution.windows.volume
+        return Workload(
+            macs=reads * padded(activation.channels, convolution.out_channels),
+            reads=reads,
+            cells=(reads + len(activation.sites)) * activation.channels,
+            writes=kept * convolution.out_channels,
+            sites=activation.sites.total,
+        )
 
     @abstractmethod
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:

@@ -5,13 +5,11 @@ raises, a result holds NaN that the definitions do not give. Such an engine is r
 about it, and left out of the rest of the run. What it computed is thrown away; the input was never changed.
 """
 
-from torch import Tensor
-
 from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution, Engine, Registry
 from nansparse.errors import UnexpectedNaNError
 from nansparse.library import first_line
-from nansparse.planner import choose_engine
+from nansparse.planner import Choice, choose_engine
 
 # It is plain torch and what the others fall back to: its faults are the caller's to see.
 LAST_RESORT = "dense"
@@ -107,7 +105,7 @@ def run_convolution(
     *,
     layer: str,
     faults: dict[str, str],
-) -> tuple[SparseActivation, Engine, str]:
+) -> tuple[SparseActivation, Engine, Choice]:
     """Run one convolution.
 
     Args:
@@ -119,16 +117,17 @@ def run_convolution(
         faults: The engines that broke earlier in the run, by name; one that breaks now is added.
 
     Returns:
-        The output, the engine that computed it, and why it is not the wanted one (empty if it is).
+        The output, the engine that computed it, and what the planner made of it.
 
     Raises:
         EngineError: If no engine can run it.
         UnexpectedNaNError: If the layer itself makes NaN out of numbers.
     """
     while True:
-        engine, why = choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
+        choice = choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
+        engine = choice.engines[0]
         try:
-            return _checked(engine, registry, activation, convolution, layer), engine, why
+            return _checked(engine, registry, activation, convolution, layer), engine, choice
         except UnexpectedNaNError:
             raise
         except Exception as fault:
@@ -146,11 +145,11 @@ def _checked(
 ) -> SparseActivation:
     """Run an engine, and tell NaN that the layer makes from NaN that only this engine makes."""
     out = engine.run(activation, convolution)
-    if out.partial or not _holds_nan(out.rows):
+    if out.partial or not _holds_nan(out):
         return out
     if engine.name != LAST_RESORT and LAST_RESORT in registry.names():
         dense = registry.get(LAST_RESORT).run(activation, convolution)
-        if not _holds_nan(dense.rows):
+        if not _holds_nan(dense):
             raise EngineBrokenError("it gave NaN where the dense engine gives numbers")
     raise UnexpectedNaNError(
         f"layer {layer!r} made NaN from numbers (NaN or Inf weights, or overflow): "
@@ -158,9 +157,9 @@ def _checked(
     )
 
 
-def _holds_nan(rows: Tensor) -> bool:
+def _holds_nan(out: SparseActivation) -> bool:
     # The sum is cheap and settles nearly all cases; infinities that meet make it NaN too.
-    return bool(rows.sum().isnan()) and bool(rows.isnan().any())
+    return bool(out.values.sum().isnan()) and bool(out.rows.isnan().any())
 
 
 def _remedy(engine: Engine) -> str:

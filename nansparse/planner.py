@@ -1,24 +1,43 @@
-"""Which engine runs a convolution.
+"""Which engine runs a convolution: the one whose predicted time is least, the dense engine among them.
 
-Gathering touches kept windows only, and copies every row once a kernel position; the dense engine computes
-all windows and copies each row about once. The prices below say what that costs relative to one multiply-add
-of a dense convolution; `python -m benchmarks layers` prints the measurements they come from.
+An engine says how much work a convolution is for it (`nansparse.workload`); the prices of that work were
+measured, on this machine by `nansparse calibrate` or elsewhere for the prices that come with the package. A
+prediction is their product. An engine without prices for the device is never chosen by "auto".
 """
+
+from dataclasses import dataclass, field
 
 from nansparse.activation import SparseActivation
 from nansparse.engine import Convolution, Engine, Registry
 from nansparse.errors import EngineError
-from nansparse.plan import plan_windows
+from nansparse.prices import Prices, known_prices
 
-# Prices in multiply-adds of a dense convolution.
-GATHERED_CELL = 9.0
-LOOKED_UP_ROW = 250.0
-COPIED_CELL = 30.0
+# The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
+MARGIN = 0.9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engines that can run a convolution.
+
+    Attributes:
+        engines: Best first; never empty.
+        note: Why an engine that was asked for is not the first; empty if it is.
+        forecast: Predicted seconds by engine, for those that have prices; empty where the engine was given.
+    """
+
+    engines: tuple[Engine, ...]
+    note: str = ""
+    forecast: dict[str, float] = field(default_factory=dict)
 
 
 def choose_engine(
-    registry: Registry, wanted: str, activation: SparseActivation, convolution: Convolution
-) -> tuple[Engine, str]:
+    registry: Registry,
+    wanted: str,
+    activation: SparseActivation,
+    convolution: Convolution,
+    prices: Prices | None = None,
+) -> Choice:
     """Choose the engine of one convolution.
 
     Args:
@@ -26,50 +45,49 @@ def choose_engine(
         wanted: "auto", or an engine's name.
         activation: The input.
         convolution: What to compute.
+        prices: What work costs; those of this machine when None.
 
     Returns:
-        The engine, and why it is not the wanted one (empty if it is).
+        The engines, best first.
 
     Raises:
         EngineError: If no engine can run it.
     """
-    reasons: list[str] = []
-    for engine in _candidates(registry, wanted, activation, convolution):
+    if wanted == "auto":
+        prices = known_prices(activation.device) if prices is None else prices
+        return _ranked(registry, activation, convolution, prices)
+    names = [wanted, *(["dense"] if wanted != "dense" else [])]
+    able, reasons = [], []
+    for engine in (registry.get(name) for name in names if name == wanted or name in registry.names()):
         problems = engine.unsupported_reasons(activation, convolution)
-        if not problems:
-            return engine, "; ".join(reasons)
         reasons += [f"{engine.name}: {problem}" for problem in problems]
-    raise EngineError("no engine can run this convolution: " + "; ".join(reasons))
+        able += [] if problems else [engine]
+    if not able:
+        raise EngineError("no engine can run this convolution: " + "; ".join(reasons))
+    return Choice(tuple(able), "; ".join(reasons))
 
 
-def _candidates(
-    registry: Registry, wanted: str, activation: SparseActivation, convolution: Convolution
-) -> list[Engine]:
-    if wanted != "auto":
-        names = [wanted, *(["dense"] if wanted != "dense" else [])]
-    elif convolution.groups == 1 and gather_pays(activation, convolution):
-        names = ["gather", "dense"]
-    else:
-        names = ["dense"]
-    known = registry.names()
-    return [registry.get(name) for name in names if name in known or name == wanted]
+def _ranked(
+    registry: Registry, activation: SparseActivation, convolution: Convolution, prices: Prices
+) -> Choice:
+    rank = len(convolution.windows.grid)
+    able: list[Engine] = []
+    for name in registry.names():
+        engine = registry.get(name)
+        priced = name == "dense" or prices.has(name, rank)
+        if priced and not engine.unsupported_reasons(activation, convolution):
+            able.append(engine)
+    if not able:
+        raise EngineError("no engine can run this convolution: the dense one is gone, install again")
+    forecast = {
+        engine.name: prices.seconds(engine.name, rank, engine.workload(activation, convolution))
+        for engine in able
+        if prices.has(engine.name, rank)
+    }
+    limit = forecast.get("dense", float("inf")) * MARGIN
 
+    def order(engine: Engine) -> float:
+        seconds = forecast.get(engine.name, float("inf"))
+        return limit if engine.name == "dense" else seconds
 
-def gather_pays(activation: SparseActivation, convolution: Convolution) -> bool:
-    """Predict whether gathering beats the dense engine.
-
-    Args:
-        activation: The input.
-        convolution: A convolution with one group.
-
-    Returns:
-        True if it does.
-    """
-    plan = plan_windows(activation, convolution.windows, convolution.threshold)
-    kept, total = len(plan.out), plan.keep.numel()
-    reads, channels = convolution.windows.volume, activation.channels
-    window = reads * channels * convolution.out_channels
-    gather = kept * (window + GATHERED_CELL * reads * channels + LOOKED_UP_ROW * reads)
-    copied = 0 if activation.sites.is_complete else activation.sites.total * channels
-    dense = total * window + COPIED_CELL * (copied + kept * convolution.out_channels)
-    return gather < dense
+    return Choice(tuple(sorted(able, key=order)), "", dict(sorted(forecast.items(), key=lambda f: f[1])))

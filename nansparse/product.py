@@ -33,7 +33,7 @@ def _has_convolution_library(cells: Tensor) -> bool:
         cells.device.type == "cpu"
         and cells.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

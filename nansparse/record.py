@@ -24,6 +24,7 @@ class LayerRecord:
         macs_skipped: Those that were skipped.
         densified: How often it needed a dense tensor although its input was sparse.
         seconds: Wall-clock time inside it; not meaningful on a GPU, where calls return before they are done.
+        forecast: Seconds that the planner predicted, over all calls, by engine; empty where it had no choice.
         notes: Why another engine than the one asked for ran, and the like.
     """
 
@@ -37,6 +38,7 @@ class LayerRecord:
     macs_skipped: int = 0
     densified: int = 0
     seconds: float = 0.0
+    forecast: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -65,7 +67,16 @@ class RunRecord:
         self._layers: dict[tuple[str, str, str], LayerRecord] = {}
         self._lock = Lock()
 
-    def add(self, layer: str, operation: str, engine: str, *, note: str = "", **counts: float) -> None:
+    def add(
+        self,
+        layer: str,
+        operation: str,
+        engine: str,
+        *,
+        note: str = "",
+        forecast: dict[str, float] | None = None,
+        **counts: float,
+    ) -> None:
         """Add one call.
 
         Args:
@@ -73,6 +84,7 @@ class RunRecord:
             operation: Name of the PyTorch operation.
             engine: What ran it.
             note: Anything worth saying once.
+            forecast: Predicted seconds by engine.
             **counts: Numbers to add to the fields of `LayerRecord`.
         """
         with self._lock:
@@ -82,6 +94,8 @@ class RunRecord:
             record.calls += 1
             for name, number in counts.items():
                 setattr(record, name, getattr(record, name) + number)
+            for name, seconds in (forecast or {}).items():
+                record.forecast[name] = record.forecast.get(name, 0.0) + seconds
             if note and note not in record.notes:
                 record.notes.append(note)
 
@@ -197,6 +211,7 @@ class RunRecord:
             "skipped %",
             "MACs saved %",
             "ms/call",
+            "predicted ms",
             "note",
         )
         rows = [_row(layer) for layer in self.layers]
@@ -222,8 +237,14 @@ def _row(layer: LayerRecord) -> list[str]:
         _percent(layer.windows_skipped, layer.windows),
         _percent(layer.macs_skipped, layer.macs),
         f"{1e3 * layer.seconds / max(layer.calls, 1):.2f}",
+        _forecast(layer),
         "; ".join([*notes, *layer.notes]),
     ]
+
+
+def _forecast(layer: LayerRecord) -> str:
+    ranked = sorted(layer.forecast.items(), key=lambda item: item[1])
+    return " < ".join(f"{name} {1e3 * seconds / layer.calls:.2f}" for name, seconds in ranked) or "-"
 
 
 def _percent(part: int, whole: int) -> str:

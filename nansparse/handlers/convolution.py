@@ -71,7 +71,7 @@ def _run(
     )
     convolution = Convolution(weight.detach(), bias, windows, bound["groups"], call.policy.threshold)
     with torch.autocast(device, enabled=False):
-        out, engine, why = run_convolution(
+        out, engine, choice = run_convolution(
             registry,
             call.policy.engine,
             activation,
@@ -79,7 +79,8 @@ def _run(
             layer=call.layer(),
             faults=call.record.faults,
         )
-    facts.update(engine=engine.name, note=why, **_counts(out, convolution))
+    counts = _counts(out, convolution)
+    facts.update(engine=engine.name, note=choice.note, forecast=choice.forecast, **counts)
     return out
 
 

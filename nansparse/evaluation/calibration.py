@@ -1,0 +1,203 @@
+"""Measuring what convolutions cost on this machine, for the planner.
+
+Each engine runs a few dozen convolutions of the sizes that occur in practice, with kept regions that are
+compact or scattered in blocks. Its prices are the non-negative least-squares fit of the amounts of work to
+the measured times, every measurement weighted by its own time, so that small layers count as much as large
+ones.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.engine import Convolution, Engine
+from nansparse.evaluation.timing import time_interleaved
+from nansparse.prices import Prices, device_name
+from nansparse.windows import convolution_windows
+from nansparse.workload import AMOUNTS
+
+# (channels, sites along an axis) of the layers measured, by number of axes.
+LAYERS = {
+    2: ((16, 128), (32, 128), (32, 256), (64, 16), (64, 64), (64, 128), (64, 256), (128, 16), (128, 64)),
+    3: ((16, 16), (16, 40), (32, 8), (32, 32), (32, 48), (64, 8), (64, 24)),
+}
+# Shares of the sites that are kept, in one compact region and in scattered blocks.
+COMPACT = (0.97, 0.6, 0.3, 0.1)
+SCATTERED = (0.6, 0.2)
+BLOCK = 8
+REPEATS = 5
+# Rounds of coordinate descent; with six columns it has converged long before.
+ROUNDS = 2000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One convolution on one engine.
+
+    Attributes:
+        engine: Its name.
+        rank: Number of spatial axes.
+        amounts: Its work, one number for each of `AMOUNTS`.
+        seconds: Median time.
+    """
+
+    engine: str
+    rank: int
+    amounts: tuple[float, ...]
+    seconds: float
+
+
+def layer_count() -> int:
+    """Say how many convolutions `measure_layers` yields measurements of.
+
+    Returns:
+        Their number.
+    """
+    return sum(len(layers) for layers in LAYERS.values()) * (len(COMPACT) + len(SCATTERED))
+
+
+def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[list[Measurement]]:
+    """Time engines side by side, one convolution after the other.
+
+    Args:
+        engines: The engines.
+        device: What to run on.
+
+    Yields:
+        The measurements of one convolution.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for rank, layers in LAYERS.items():
+        for channels, size in layers:
+            grid = (size,) * rank
+            x = torch.randn(1, channels, *grid, generator=generator)
+            weight = torch.randn(channels, channels, *(3,) * rank, generator=generator).to(device)
+            convolution = Convolution(weight, None, convolution_windows(grid, 3, 1, 1), 1, 0.5)
+            for kept in _masks(grid, generator):
+                activation = SparseActivation.from_dense(x.masked_fill(~kept, torch.nan).to(device))
+                yield _measure(engines, activation, convolution)
+
+
+@torch.inference_mode()
+def _measure(
+    engines: Sequence[Engine], activation: SparseActivation, convolution: Convolution
+) -> list[Measurement]:
+    def run(engine: Engine) -> None:
+        # Work that the plan does for a set of sites is part of the time.
+        activation.plans.clear()
+        engine.run(activation, convolution)
+
+    able = [engine for engine in engines if not engine.unsupported_reasons(activation, convolution)]
+    ways = {engine.name: (lambda engine=engine: run(engine)) for engine in able}
+    times = time_interleaved(ways, repeats=REPEATS, device=activation.device)
+    rank = len(convolution.windows.grid)
+    return [
+        Measurement(
+            engine.name,
+            rank,
+            engine.workload(activation, convolution).amounts(),
+            times[engine.name].median,
+        )
+        for engine in able
+    ]
+
+
+def _masks(grid: tuple[int, ...], generator: torch.Generator) -> Iterator[Tensor]:
+    """Draw which sites are kept: bool tensors over the grid."""
+    axes = torch.meshgrid(*(torch.linspace(-1, 1, size) for size in grid), indexing="ij")
+    distance = torch.stack([axis.square() for axis in axes]).sum(0)
+    order = distance.flatten().sort().values
+    for share in COMPACT:
+        yield distance <= order[round(share * (order.numel() - 1))]
+    for share in SCATTERED:
+        blocks = torch.rand([-(-size // BLOCK) for size in grid], generator=generator) < share
+        blocks.flatten()[0] = True
+        for axis, size in enumerate(grid):
+            blocks = blocks.repeat_interleave(BLOCK, axis).narrow(axis, 0, size)
+        yield blocks
+
+
+def fit_prices(measurements: Sequence[Measurement], device: torch.device) -> Prices:
+    """Fit prices to measurements.
+
+    Args:
+        measurements: At least one for each engine and number of axes that shall have prices.
+        device: What they were made on.
+
+    Returns:
+        The prices.
+    """
+    table: dict[str, dict[str, tuple[float, ...]]] = {}
+    for engine in dict.fromkeys(m.engine for m in measurements):
+        for rank in dict.fromkeys(m.rank for m in measurements if m.engine == engine):
+            chosen = [m for m in measurements if (m.engine, m.rank) == (engine, rank)]
+            amounts = torch.tensor([m.amounts for m in chosen], dtype=torch.float64)
+            seconds = torch.tensor([m.seconds for m in chosen], dtype=torch.float64)
+            fitted = nonnegative_fit(amounts / seconds[:, None], torch.ones_like(seconds))
+            table.setdefault(engine, {})[str(rank)] = tuple(fitted.tolist())
+    threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
+    return Prices(table, f"{device_name(device)}{threads}, torch {torch.__version__}")
+
+
+def nonnegative_fit(columns: Tensor, wanted: Tensor) -> Tensor:
+    """Solve least squares with coefficients >= 0, by coordinate descent.
+
+    Args:
+        columns: (measurements, coefficients), float64.
+        wanted: (measurements,).
+
+    Returns:
+        The coefficients.
+    """
+    scale = columns.norm(dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
+    unit = columns / scale
+    gram, target = unit.T @ unit, unit.T @ wanted
+    solution = torch.zeros_like(target)
+    for _ in range(ROUNDS):
+        for i in range(len(solution)):
+            rest = target[i] - gram[i] @ solution + gram[i, i] * solution[i]
+            solution[i] = (rest / gram[i, i].clamp(min=1e-300)).clamp(min=0)
+    return solution / scale
+
+
+def prediction_error(prices: Prices, measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Say how far predictions are from measurements.
+
+    Args:
+        prices: The prices.
+        measurements: The measurements.
+
+    Returns:
+        Engine to the median of |predicted / measured - 1|.
+    """
+    errors: dict[str, list[float]] = {}
+    for m in measurements:
+        predicted = math.fsum(
+            p * a for p, a in zip(prices.table[m.engine][str(m.rank)], m.amounts, strict=True)
+        )
+        errors.setdefault(m.engine, []).append(abs(predicted / m.seconds - 1))
+    return {engine: sorted(values)[len(values) // 2] for engine, values in errors.items()}
+
+
+def price_rows(prices: Prices) -> list[dict[str, str]]:
+    """Write prices as rows of text.
+
+    Args:
+        prices: The prices.
+
+    Returns:
+        Column name to text, nanoseconds an amount.
+    """
+    return [
+        {
+            "engine": engine,
+            "axes": rank,
+            **{f"ns / {name}": f"{1e9 * p:.3g}" for name, p in zip(AMOUNTS, table, strict=True)},
+        }
+        for engine, ranks in prices.table.items()
+        for rank, table in ranks.items()
+    ]

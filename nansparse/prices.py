@@ -1,0 +1,171 @@
+"""What work costs on a machine: seconds per amount of `nansparse.workload`, by engine and number of axes.
+
+Prices come with the package for CPUs; `nansparse calibrate` measures them and writes a file into the user's
+cache folder, one for each device, torch version and number of threads. They are read once a process.
+"""
+
+import json
+import platform
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+
+from nansparse.errors import InputError
+from nansparse.workload import AMOUNTS, Workload
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Seconds per amount of work.
+
+    Attributes:
+        table: Engine to number of axes ("2" or "3") to seconds, one for each of `AMOUNTS`.
+        source: Where they come from, for people.
+    """
+
+    table: dict[str, dict[str, tuple[float, ...]]]
+    source: str
+
+    def has(self, engine: str, rank: int) -> bool:
+        """Say whether an engine has prices.
+
+        Args:
+            engine: Its name.
+            rank: Number of spatial axes.
+
+        Returns:
+            True if it has.
+        """
+        return str(rank) in self.table.get(engine, {})
+
+    def seconds(self, engine: str, rank: int, work: Workload) -> float:
+        """Predict a convolution.
+
+        Args:
+            engine: Name of an engine with prices.
+            rank: Number of spatial axes.
+            work: How much it has to do.
+
+        Returns:
+            Seconds.
+        """
+        prices = self.table[engine][str(rank)]
+        return sum(price * amount for price, amount in zip(prices, work.amounts(), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON-able data.
+
+        Returns:
+            The data that `read_prices` reads.
+        """
+        return {"format": FORMAT, "amounts": list(AMOUNTS), "source": self.source, "seconds": self.table}
+
+
+def read_prices(text: str) -> Prices:
+    """Read prices from JSON.
+
+    Args:
+        text: The file's content.
+
+    Returns:
+        The prices.
+
+    Raises:
+        InputError: If it is no prices file of this format.
+    """
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT or data["amounts"] != list(AMOUNTS):
+            raise InputError("prices of another version of nansparse: run `nansparse calibrate` again")
+        table = {
+            engine: {rank: tuple(float(p) for p in prices) for rank, prices in ranks.items()}
+            for engine, ranks in data["seconds"].items()
+        }
+        if any(len(prices) != len(AMOUNTS) for ranks in table.values() for prices in ranks.values()):
+            raise InputError("prices are missing: run `nansparse calibrate` again")
+        return Prices(table, str(data["source"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("not a file of prices: run `nansparse calibrate` again") from error
+
+
+def prices_path(device: torch.device) -> Path:
+    """Name the file of this machine's own prices.
+
+    Args:
+        device: What convolutions run on.
+
+    Returns:
+        A path in the user's cache folder; one for each device, torch version and number of threads.
+    """
+    words = [device_name(device), "torch", torch.__version__]
+    words += [f"{torch.get_num_threads()}threads"] if device.type == "cpu" else []
+    return Path.home() / ".cache" / "nansparse" / (re.sub(r"[^\w.]+", "-", " ".join(words)) + ".json")
+
+
+def device_name(device: torch.device) -> str:
+    """Name the processor or GPU.
+
+    Args:
+        device: A device.
+
+    Returns:
+        Its model name.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    table = Path("/proc/cpuinfo")
+    if device.type == "cpu" and table.is_file():
+        for line in table.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class _Known:
+    """Prices read so far, by file."""
+
+    def __init__(self) -> None:
+        self._prices: dict[tuple[str, int], Prices] = {}
+        self._lock = Lock()
+
+    def __call__(self, device: torch.device) -> Prices:
+        """Find the prices of a device: its own, else those that come with the package.
+
+        Args:
+            device: What convolutions run on.
+
+        Returns:
+            The prices; none at all for a device that was never measured.
+        """
+        key = (str(device), torch.get_num_threads())
+        with self._lock:
+            if key not in self._prices:
+                self._prices[key] = _read(device)
+            return self._prices[key]
+
+    def forget(self) -> None:
+        """Read files again when they are needed next."""
+        with self._lock:
+            self._prices.clear()
+
+
+known_prices = _Known()
+
+
+def _read(device: torch.device) -> Prices:
+    try:
+        return read_prices(prices_path(device).read_text())
+    except (OSError, InputError, RuntimeError):
+        # No file, an old one, or no home folder: the shipped prices do, and `nansparse calibrate` says more.
+        pass
+    shipped = files("nansparse") / "default_prices" / f"{device.type}.json"
+    if shipped.is_file():
+        return read_prices(shipped.read_text())
+    return Prices({}, f"none for {device.type}: run `nansparse calibrate --device {device.type}`")
