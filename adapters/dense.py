@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import LEFT_ON_GRID, SparseActivation
-from nansparse.engine import Convolution, Engine, dense_result
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
 from nansparse.plan import plan_windows
 from nansparse.scratch import Scratch
@@ -133,7 +134,7 @@ def _run_grouped(activation: SparseActivation, convolution: Convolution) -> Spar
     share = _convolve(nan.to(x.dtype), convolution.weight, None, convolution).to(wide)
     values = _convolve(zeroed, convolution.weight, convolution.bias, convolution).to(wide)
     values += share * mean.repeat_interleave(repeats, 1)
-    return dense_result(values.to(x.dtype), keep)
+    return _masked(values.to(x.dtype), keep)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convolution) -> Tensor:
@@ -151,3 +152,18 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convo
         x = F.pad(x, [side for axis in reversed(range(len(high))) for side in (pads[axis], high[axis])])
         pads = [0] * len(pads)
     return (F.conv2d if flat else F.conv3d)(x, weight, bias, steps, pads, apart, convolution.groups)
+
+
+def _masked(values: Tensor, keep: Tensor) -> SparseActivation:
+    """Drop the skipped windows of a dense convolution.
+
+    Args:
+        values: (N, C, *out) of a convolution, any value where a window is skipped.
+        keep: Bool (N, groups, *out), True at the kept windows of each group.
+
+    Returns:
+        The sparse form, with no NaN other than at the skipped windows.
+    """
+    repeats = values.shape[1] // keep.shape[1]
+    mask = keep.repeat_interleave(repeats, 1) if keep.shape[1] > 1 else keep
+    return SparseActivation.from_dense(values.masked_fill(~mask, torch.nan))

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms, write_zeroed_rows
 from nansparse.plan import plan_windows
 from nansparse.product import CELLS_PER_CHUNK

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from benchmarks.masks import site_mask
 from benchmarks.measure import time_side_by_side
 from nansparse import SparseActivation, registry
-from nansparse.engine import Convolution
+from nansparse.convolution import Convolution
 from nansparse.windows import convolution_windows
 
 # (channels in, channels out, grid), kernel 3 throughout.

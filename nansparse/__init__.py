@@ -13,8 +13,9 @@ from nansparse.errors import (
     NothingToDoWarning,
     UnexpectedNaNError,
 )
+from nansparse.layers import LayerRecord
 from nansparse.policy import Policy
-from nansparse.record import LayerRecord, RunRecord
+from nansparse.record import RunRecord
 from nansparse.session import enable, explain, is_enabled
 
 __version__ = "0.1.0"

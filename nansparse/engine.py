@@ -6,65 +6,17 @@ imports one by name. Registering a name twice is an error.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from threading import Lock
 
-import torch
-from torch import Tensor
-
 from nansparse.activation import SparseActivation
+from nansparse.convolution import Convolution
 from nansparse.errors import EngineError, InputError
 from nansparse.library import Library, first_line
 from nansparse.plan import plan_windows
-from nansparse.windows import Windows
 from nansparse.workload import Workload, padded
 
 ENTRY_POINT_GROUP = "nansparse.engines"
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """One convolution, ordinary or transposed, of any rank.
-
-    Attributes:
-        weight: (C_out, C/groups, *kernel), or (C, C_out/groups, *kernel) when transposed.
-        bias: (C_out,) or None.
-        windows: The geometry.
-        groups: Number of groups.
-        threshold: NaN share from which on a window is skipped.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    windows: Windows
-    groups: int
-    threshold: float
-
-    @property
-    def out_channels(self) -> int:
-        """Number of output channels."""
-        return self.weight.shape[1] * self.groups if self.windows.transposed else self.weight.shape[0]
-
-    @property
-    def taps_last(self) -> Tensor:
-        """The weight of a convolution with one group as (C_out, C, kernel volume)."""
-        weight = self.weight.transpose(0, 1) if self.windows.transposed else self.weight
-        return weight.flatten(2)
-
-    def packed(self, positions: list[int]) -> Tensor:
-        """Lay the weight of a convolution with one group out as a matrix.
-
-        Args:
-            positions: Kernel positions wanted, flat, row-major.
-
-        Returns:
-            (C_out, len(positions) * C), the channel running fastest.
-        """
-        taps = self.taps_last
-        if len(positions) < taps.shape[2]:
-            taps = taps[:, :, positions]
-        return taps.transpose(1, 2).flatten(1)
 
 
 class Engine(ABC):
@@ -245,18 +197,3 @@ class Registry:
 
 
 registry = Registry()
-
-
-def dense_result(values: Tensor, keep: Tensor) -> SparseActivation:
-    """Make an engine's result out of a dense convolution.
-
-    Args:
-        values: (N, C, *out) of a convolution, any value where a window is skipped.
-        keep: Bool (N, groups, *out), True at the kept windows of each group.
-
-    Returns:
-        The sparse form, with no NaN other than at the skipped windows.
-    """
-    repeats = values.shape[1] // keep.shape[1]
-    mask = keep.repeat_interleave(repeats, 1) if keep.shape[1] > 1 else keep
-    return SparseActivation.from_dense(values.masked_fill(~mask, torch.nan))

@@ -6,7 +6,8 @@ about it, and left out of the rest of the run. What it computed is thrown away; 
 """
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine, Registry
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine, Registry
 from nansparse.errors import UnexpectedNaNError
 from nansparse.library import first_line
 from nansparse.planner import Choice, choose_engine

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution
+from nansparse.convolution import Convolution
 from nansparse.plan import Taps, WindowPlan
 from nansparse.product import CELLS_PER_CHUNK, product, rounded
 

@@ -8,7 +8,8 @@ prediction is their product. An engine without prices for the device is never ch
 from dataclasses import dataclass, field
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine, Registry
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine, Registry
 from nansparse.errors import EngineError
 from nansparse.prices import Prices, known_prices
 

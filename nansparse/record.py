@@ -1,45 +1,13 @@
 """What a run did, layer by layer."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from threading import Lock
 from typing import Any
 
 import torch
 
+from nansparse.layers import LayerRecord, layer_table, percent
 from nansparse.policy import Policy
-
-
-@dataclass
-class LayerRecord:
-    """What one operation of one layer did, over all its calls.
-
-    Attributes:
-        layer: Dotted name of the module that called it.
-        operation: Name of the PyTorch operation.
-        engine: What ran it.
-        calls: Number of calls.
-        windows: Windows (one output place of one group) it has, skipped ones included; 0 if it has none.
-        windows_skipped: Those that were skipped; for max pooling, those that are NaN or hold remembered ties.
-        macs: Multiply-adds a dense run does.
-        macs_skipped: Those that were skipped.
-        densified: How often it needed a dense tensor although its input was sparse.
-        seconds: Wall-clock time inside it; not meaningful on a GPU, where calls return before they are done.
-        forecast: Seconds that the planner predicted, over all calls, by engine; empty where it had no choice.
-        notes: Why another engine than the one asked for ran, and the like.
-    """
-
-    layer: str
-    operation: str
-    engine: str
-    calls: int = 0
-    windows: int = 0
-    windows_skipped: int = 0
-    macs: int = 0
-    macs_skipped: int = 0
-    densified: int = 0
-    seconds: float = 0.0
-    forecast: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 class RunRecord:
@@ -202,57 +170,10 @@ class RunRecord:
         Returns:
             The table, its totals, and what the caller should know.
         """
-        head = (
-            "layer",
-            "operation",
-            "engine",
-            "calls",
-            "windows",
-            "skipped %",
-            "MACs saved %",
-            "ms/call",
-            "predicted ms",
-            "note",
-        )
-        rows = [_row(layer) for layer in self.layers]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        lines = [_line(head, widths), _line(["-" * width for width in widths], widths)]
-        lines += [_line(row, widths) for row in rows]
+        lines = layer_table(self.layers)
         lines.append(
-            f"{self.forwards} forward(s), {_percent(self.windows_skipped, self.windows)} % of the "
-            f"convolution windows and {_percent(self.macs_skipped, self.macs)} % of the multiply-adds "
+            f"{self.forwards} forward(s), {percent(self.windows_skipped, self.windows)} % of the "
+            f"convolution windows and {percent(self.macs_skipped, self.macs)} % of the multiply-adds "
             f"skipped, {self.densified} densified"
         )
         return "\n".join(line.rstrip() for line in [*lines, *self.advice(), *self.broken_engines()])
-
-
-def _row(layer: LayerRecord) -> list[str]:
-    notes = [f"densified {layer.densified}x"] if layer.densified else []
-    return [
-        layer.layer or "(model)",
-        layer.operation,
-        layer.engine,
-        str(layer.calls),
-        f"{layer.windows:,}" if layer.windows else "-",
-        _percent(layer.windows_skipped, layer.windows),
-        _percent(layer.macs_skipped, layer.macs),
-        f"{1e3 * layer.seconds / max(layer.calls, 1):.2f}",
-        _forecast(layer),
-        "; ".join([*notes, *layer.notes]),
-    ]
-
-
-def _forecast(layer: LayerRecord) -> str:
-    ranked = sorted(layer.forecast.items(), key=lambda item: item[1])
-    return " < ".join(f"{name} {1e3 * seconds / layer.calls:.2f}" for name, seconds in ranked) or "-"
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "-"
-
-
-def _line(cells: list[str] | tuple[str, ...], widths: list[int]) -> str:
-    texts = cells[:3]
-    left = [text.ljust(width) for text, width in zip(texts, widths[:3], strict=True)]
-    right = [text.rjust(width) for text, width in zip(cells[3:-1], widths[3:-1], strict=True)]
-    return "  ".join([*left, *right, cells[-1]])

@@ -70,7 +70,12 @@ def test_wheel_holds_weights_type_marker_and_texts(wheel: zipfile.ZipFile) -> No
     weights = files_as_installed("nansparse", "*.safetensors", "nansparse")
     assert weights, "the demo needs trained weights in nansparse/zoo/weights"
     texts = files_as_installed("nansparse", "*.md", "nansparse")
-    assert set(wheel.namelist()) >= weights | texts | {"nansparse/py.typed", "nansparse/adapters/README.md"}
+    prices = files_as_installed("nansparse", "default_prices/*.json", "nansparse")
+    assert prices, "engine='auto' needs prices in nansparse/default_prices"
+    assert set(wheel.namelist()) >= weights | texts | prices | {
+        "nansparse/py.typed",
+        "nansparse/adapters/README.md",
+    }
     assert all(wheel.getinfo(name).file_size == (ROOT / name).stat().st_size for name in weights)
 
 
@@ -85,6 +90,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
         "spconv": "nansparse.adapters.spconv:SpconvEngine",
         "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
         "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",
+        "tile": "nansparse.adapters.tile:TileEngine",
     }
 
 

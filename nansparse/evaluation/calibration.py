@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine
 from nansparse.evaluation.timing import time_interleaved
 from nansparse.prices import Prices, device_name
 from nansparse.windows import convolution_windows

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, registry
+from nansparse.convolution import Convolution
+from nansparse.engine import registry
 from nansparse.execution import run_convolution
 from nansparse.functional import nan_linear
 from nansparse.functional.checks import check_activation, check_weight

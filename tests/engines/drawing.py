@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nansparse import functional as spec
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution
+from nansparse.convolution import Convolution
 from nansparse.windows import convolution_windows, transposed_windows
 from tests.functional.drawing import NAN_PATTERNS, seeds, thresholds, values, with_nan
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nansparse import registry
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine
 from nansparse.windows import convolution_windows
 from tests.engines.drawing import Case, cases, exactly_at
 from tests.engines.registered import NAMES

@@ -9,7 +9,8 @@ import torch
 
 import nansparse
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine, Registry
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine, Registry
 from nansparse.errors import EngineError
 from nansparse.library import Library, first_line
 from nansparse.windows import convolution_windows
