@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, registry
+from nansparse.convolution import Convolution
+from nansparse.engine import registry
 from nansparse.errors import InputError
 from nansparse.evaluation.axes import read_channels, read_sizes
 from nansparse.evaluation.conditions import find_device, fixed_conditions
@@ -112,9 +113,9 @@ def _dense_ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[]
 
 def _sparse_way(name: str, activation: SparseActivation, convolution: Convolution) -> Callable[[], Any]:
     def run() -> SparseActivation:
-        activation.sites.plans.clear()
+        activation.plans.clear()
         if name == AUTO:
-            engine, _ = choose_engine(registry, AUTO, activation, convolution)
+            engine = choose_engine(registry, AUTO, activation, convolution).engines[0]
         else:
             engine = registry.get(name)
         return engine.run(activation, convolution)
