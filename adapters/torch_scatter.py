@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.engine import Convolution, Engine
+from nansparse.convolution import Convolution
+from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.library import Library
 from nansparse.plan import Taps, plan_windows
