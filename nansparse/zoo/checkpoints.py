@@ -18,16 +18,19 @@ class CheckpointError(InputError):
     """A checkpoint that cannot be read, or does not fit the network."""
 
 
-def load_fastsurfer_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a network; every name and shape must fit.
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load published or own weights into a network; every name and shape must fit.
+
+    Three habits of old checkpoints are undone: the prefix `module.` of weights saved from a parallel wrapper,
+    pointwise convolutions without their two axes of 1, and batch norms from before torch counted batches.
 
     Args:
         model: The network, changed in place, and only if everything fits.
-        path: A FastSurfer checkpoint (`.pt`, `.pth`, `.pkl`: a dictionary with "model_state", or the bare
-            state) or a `.safetensors` file.
+        path: A checkpoint (`.pt`, `.pth`, `.pkl`: the bare state, or a dictionary with it under "model_state"
+            or "state_dict") or a `.safetensors` file.
     """
     path = Path(path)
-    state = read_state(path)
+    state = _modernised(read_state(path), model.state_dict())
     check_fit(model, state, path.name)
     model.load_state_dict(state, strict=True)
 
@@ -68,6 +71,26 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path.name} holds no network state: expected a dictionary of tensors, or one under {wrappers}"
         )
     return dict(state)
+
+
+def _modernised(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Write an old checkpoint as torch would write it today."""
+    prefix = "module."
+    if state and all(name.startswith(prefix) for name in state):
+        state = {name[len(prefix) :]: value for name, value in state.items()}
+    modern = {}
+    for name, value in state.items():
+        shape = expected[name].shape if name in expected else value.shape
+        same_but_ones = value.dim() < len(shape) and shape == (
+            *value.shape,
+            *(1,) * (len(shape) - value.dim()),
+        )
+        modern[name] = value.view(shape) if same_but_ones else value
+    for name, value in expected.items():
+        running = name.replace("num_batches_tracked", "running_mean")
+        if name not in modern and running != name and running in modern:
+            modern[name] = value
+    return modern
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

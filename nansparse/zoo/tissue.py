@@ -13,7 +13,7 @@ from torch import nn
 from nansparse.evaluation.metrics import dice
 from nansparse.imaging.slices import THICKNESS
 from nansparse.imaging.template import TISSUES
-from nansparse.zoo.checkpoints import load_fastsurfer_checkpoint
+from nansparse.zoo.checkpoints import load_weights
 from nansparse.zoo.fastsurfer import FastSurferCNN
 from nansparse.zoo.tissue_data import held_out_slices, load_tissue_data
 
@@ -45,10 +45,10 @@ def load_tissue_model(weights: str | Path | None = None) -> nn.Module:
     """
     model = new_tissue_model()
     if weights is not None:
-        load_fastsurfer_checkpoint(model, weights)
+        load_weights(model, weights)
     else:
         with resources.as_file(resources.files("nansparse.zoo") / WEIGHTS) as path:
-            load_fastsurfer_checkpoint(model, path)
+            load_weights(model, path)
     return model.eval().requires_grad_(False)
 
 

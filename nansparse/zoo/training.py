@@ -7,20 +7,18 @@ The same seed gives the same weights on the same processor, torch version and nu
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nansparse.errors import InputError
-from nansparse.imaging.atomic import whole_file
 from nansparse.zoo.augmentation import augment
 from nansparse.zoo.fastsurfer import STRIDE, initialise
 from nansparse.zoo.tissue import new_tissue_model
 from nansparse.zoo.tissue_data import TissueData, load_tissue_data, training_slices
+from nansparse.zoo.weights_file import checked_output, save_weights, threads_of
 
 
 def train_tissue_model(
@@ -49,16 +47,16 @@ def train_tissue_model(
     Raises:
         InputError: If a number makes no sense or the output cannot be written.
     """
-    _check(Path(output), steps=steps, batch_size=batch_size, crop=crop, threads=threads)
+    path = checked_output(output, steps=steps, batch_size=batch_size, crop=crop, threads=threads)
+    if crop % STRIDE:
+        raise InputError(f"crop must be a multiple of {STRIDE}, got {crop}")
     generator = torch.Generator().manual_seed(seed)
     model = new_tissue_model()
     initialise(model, generator)
-    with _threads(threads), whole_file(output) as unfinished:
-        from safetensors.torch import save
-
+    with threads_of(threads):
         batches = _batches(load_tissue_data(), steps, batch_size, crop, generator)
         _fit(model, batches, steps, learning_rate, progress=progress)
-        unfinished.write_bytes(save({name: value.contiguous() for name, value in model.state_dict().items()}))
+        save_weights(model, path)
 
 
 def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -134,44 +132,3 @@ def _fit(
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
     model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _check(output: Path, *, steps: int, batch_size: int, crop: int, threads: int) -> None:
-    """Check the arguments before minutes are spent.
-
-    Args:
-        output: Where the weights go.
-        steps: Optimiser steps.
-        batch_size: Slices per step.
-        crop: Side of the crops.
-        threads: CPU threads.
-
-    Raises:
-        InputError: If one makes no sense.
-    """
-    if output.suffix != ".safetensors":
-        raise InputError(f"output must end in .safetensors, got {output.name}")
-    counts: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "threads": threads, "crop": crop}
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if crop % STRIDE:
-        raise InputError(f"crop must be a multiple of {STRIDE}, got {crop}")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Use a number of CPU threads inside the block.
-
-    Args:
-        count: How many.
-
-    Yields:
-        Nothing; the number is what it was before once the block ends.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nansparse.errors import InputError, NansparseError
-from nansparse.zoo import CheckpointError, FastSurferCNN, load_fastsurfer_checkpoint
+from nansparse.zoo import CheckpointError, FastSurferCNN, load_weights
 
 
 def network() -> nn.Module:
@@ -34,7 +34,7 @@ def write(path: Path, content: dict[str, Tensor]) -> Path:
 @pytest.mark.parametrize("ending", [".pkl", ".pt", ".safetensors"])
 def test_every_parameter_and_buffer_is_loaded(ending: str, tmp_path: Path) -> None:
     model = network()
-    load_fastsurfer_checkpoint(model, write(tmp_path / f"weights{ending}", state()))
+    load_weights(model, write(tmp_path / f"weights{ending}", state()))
     assert all(bool((value == 3).all()) for value in model.state_dict().values())
 
 
@@ -52,7 +52,7 @@ def test_a_misfit_lists_missing_unexpected_and_reshaped_and_changes_nothing(tmp_
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:
-        load_fastsurfer_checkpoint(model, write(tmp_path / "w.pkl", content))
+        load_weights(model, write(tmp_path / "w.pkl", content))
     text = str(caught.value)
     assert text.startswith("w.pkl does not fit FastSurferCNN: 8 missing (decode1.conv0.weight, ")
     assert ", and 4 more)" in text
@@ -64,7 +64,7 @@ def test_a_misfit_lists_missing_unexpected_and_reshaped_and_changes_nothing(tmp_
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere.pkl"):
-        load_fastsurfer_checkpoint(network(), tmp_path / "nowhere.pkl")
+        load_weights(network(), tmp_path / "nowhere.pkl")
 
 
 @pytest.mark.parametrize("ending", [".pkl", ".pt", ".safetensors"])
@@ -73,7 +73,7 @@ def test_a_file_of_something_else_is_refused_in_one_line(ending: str, content: b
     path = tmp_path / f"w{ending}"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="w") as caught:
-        load_fastsurfer_checkpoint(network(), path)
+        load_weights(network(), path)
     assert "\n" not in str(caught.value)
 
 
@@ -82,14 +82,14 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
         path = write(tmp_path / f"w{ending}", state())
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(CheckpointError, match="is not a readable"):
-            load_fastsurfer_checkpoint(network(), path)
+            load_weights(network(), path)
 
 
 def test_another_ending_names_the_supported_ones(tmp_path: Path) -> None:
     path = tmp_path / "w.onnx"
     path.touch()
     with pytest.raises(CheckpointError, match=r"ending in .pt, .pth, .pkl or .safetensors"):
-        load_fastsurfer_checkpoint(network(), path)
+        load_weights(network(), path)
 
 
 class Trap:
@@ -107,7 +107,7 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     path = tmp_path / "w.pkl"
     torch.save({"model_state": state(), "config": Trap(sprung)}, path)
     with pytest.raises(CheckpointError, match="is not a readable PyTorch checkpoint"):
-        load_fastsurfer_checkpoint(network(), path)
+        load_weights(network(), path)
     assert not sprung.exists()
     pickle.loads(pickle.dumps(Trap(sprung)))
     assert sprung.exists()  # the trap works, so the assertion above can fail

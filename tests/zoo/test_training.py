@@ -13,6 +13,7 @@ from nansparse.zoo import training
 from nansparse.zoo.checkpoints import read_state
 from nansparse.zoo.tissue_data import TissueData
 from nansparse.zoo.training import tissue_loss, train_tissue_model
+from nansparse.zoo.weights_file import threads_of
 
 
 def fake_data() -> TissueData:
@@ -52,7 +53,7 @@ def test_training_lowers_the_loss() -> None:
     images, labels = next(training._batches(fake_data(), 1, 4, 32, generator))
     with torch.no_grad():
         before = float(tissue_loss(model(images), labels))
-    with training._threads(1):
+    with threads_of(1):
         training._fit(model, iter([(images, labels)] * 12), 12, 4e-3, progress=False)
     with torch.no_grad():
         after = float(tissue_loss(model.train()(images), labels))

@@ -1,0 +1,91 @@
+"""The shipped digit classifier: held-out accuracy, what its score says, and its training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import nansparse
+from nansparse import Policy
+from nansparse.cli.main import main
+from nansparse.zoo import DigitsCNN, load_digits_model
+from nansparse.zoo.digits_data import HELD_OUT, load_digits
+from nansparse.zoo.digits_training import moved, score_digits_model, train_digits_model
+from tests.oracle import run_by_definition
+
+
+def test_the_shipped_weights_read_digits_they_never_saw() -> None:
+    digits, model = load_digits(held_out=True), load_digits_model()
+    with torch.inference_mode():
+        found = model(digits.images).argmax(1)
+    assert len(found) == HELD_OUT
+    assert float((found == digits.labels).float().mean()) > 0.97
+
+
+def test_images_are_framed_in_black_and_kept_apart() -> None:
+    held, rest = load_digits(held_out=True), load_digits(held_out=False)
+    assert len(held.labels) + len(rest.labels) == 1797
+    assert held.images.shape[1:] == (1, 28, 28)
+    for digits in (held, rest):
+        assert not digits.images[..., :4, :].any()
+        assert not digits.images[..., -4:].any()
+        assert 0.9 < float(digits.images.max()) <= 1
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+def test_aggressive_mode_follows_the_definitions(threshold: float) -> None:
+    model, images = load_digits_model().double(), load_digits(held_out=True).images[:8].double()
+    expected = run_by_definition(model, Policy(mode="aggressive", threshold=threshold), images)
+    options = {"mode": "aggressive", "threshold": threshold, "output_nan": "keep"}
+    with torch.inference_mode(), nansparse.enable(model, **options):
+        found = model(images)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_the_score_counts_what_aggressive_mode_costs() -> None:
+    scores = score_digits_model()
+    assert scores["images"] == HELD_OUT
+    low, high = scores["accuracy_interval"]
+    assert low < scores["accuracy"] < high
+    assert [run["threshold"] for run in scores["runs"]] == [1.0, 0.75, 0.5]
+    for run in scores["runs"]:
+        assert run["loss"] == pytest.approx(scores["accuracy"] - run["accuracy"], abs=1e-6)
+        low, high = run["loss_interval"]
+        assert low < run["loss"] < high
+        assert list(run["skipped"]) == ["conv1", "conv2", "conv3", "conv4"]
+        assert run["skipped"]["conv1"] == 0
+    assert scores["runs"][0]["skipped"]["conv2"] < scores["runs"][2]["skipped"]["conv2"]
+
+
+def test_training_is_repeatable_learns_and_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    for name in ("a", "b"):
+        train_digits_model(tmp_path / f"{name}.safetensors", steps=40, threads=1, progress=False)
+    assert torch.equal(before, torch.random.get_rng_state())
+    first, second = (load_digits_model(tmp_path / f"{name}.safetensors").state_dict() for name in "ab")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    model = DigitsCNN().eval()
+    model.load_state_dict(first)
+    digits = load_digits(held_out=True)
+    with torch.inference_mode():
+        assert float((model(digits.images).argmax(1) == digits.labels).float().mean()) > 0.7
+
+
+def test_augmentation_moves_digits_and_keeps_black_black(generator: torch.Generator) -> None:
+    images = load_digits(held_out=False).images[:32]
+    changed = moved(images, generator)
+    assert changed.shape == images.shape
+    assert not torch.equal(changed, images)
+    assert not moved(torch.zeros_like(images), generator).any()
+
+
+def test_the_command_prints_accuracy_and_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo", "score", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "797 digits kept out of training" in printed
+    assert "95 % confidence interval" in printed
+    assert printed.count("|") > 30
+    assert main(["zoo", "score", "digits", "--weights", "nowhere.safetensors"]) == 2
+    assert capsys.readouterr().err == "nansparse: no checkpoint at nowhere.safetensors\n"
+    assert main(["zoo", "train", "digits", "--output", "nowhere/a.safetensors"]) == 2
+    assert "the folder nowhere does not exist" in capsys.readouterr().err
