@@ -93,7 +93,7 @@ def score_digits_model(weights: str | Path | None = None) -> dict[str, Any]:
 
     Returns:
         "images"; "accuracy" of the dense run and "accuracy_interval", 95 % (Wilson); "runs", one a threshold:
-        "accuracy", "loss" (dense minus this run), "loss_interval", 95 % (paired, Newcombe), and "skipped", the
+        "accuracy", "loss" (dense minus this run), "loss_interval", 95 % (paired, Newcombe), "skipped", the
         share of windows skipped in each convolution.
     """
     model, digits = load_digits_model(weights), load_digits(held_out=True)
