@@ -19,7 +19,7 @@ INPUTS = pyproject.toml setup.py $(CONSTRAINTS)
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format engines bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -40,6 +40,8 @@ format: $(VENV)/installed-dev  ## put the code into the form that `make check` a
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+engines: $(VENV)/built-torch-scatter $(VENV)/built-minkowski  ## build the engines that come without a wheel, for `make test`
+
 bench: $(VENV)/installed-demo  ## measure this machine; `make bench ARGS=--help` lists what can be measured
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -50,6 +52,23 @@ clean:  ## remove the set-up and the caches
 $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[$*]'
 	@touch $@
+
+# Compiled against the torch that is installed, so no wheel is kept for another one; a few minutes each. The path is for
+# build scripts that call `pip` and `python` by name.
+COMPILE = PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(WORKERS) DIST_EXTRA_CONFIG="$(abspath $(VENV)/build.cfg)" \
+    $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --use-pep517
+
+$(VENV)/built-torch-scatter: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev
+	$(COMPILE) torch-scatter==2.1.2
+	@touch $@
+
+$(VENV)/built-minkowski: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev
+	tools/ensure_openblas.sh
+	$(COMPILE) -C--global-option=--blas=openblas -C--global-option=--cpu_only minkowskiengine==0.5.4
+	@touch $@
+
+$(VENV)/build.cfg: | $(BIN)/python
+	printf '[build_ext]\nparallel=$(WORKERS)\n' > $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -59,9 +59,13 @@ class Library:
     def _attempt(self) -> ModuleType | str:
         """The module, or what went wrong (a missing CUDA library is an OSError or an ImportError)."""
         try:
-            return importlib.import_module(self.module)
+            return self._import()
         except Exception as fault:
             return first_line(fault)
+
+    def _import(self) -> ModuleType:
+        """Import the module; a library that needs more than that to load overrides it."""
+        return importlib.import_module(self.module)
 
     def load(self) -> ModuleType:
         """Import the library.

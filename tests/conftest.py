@@ -6,16 +6,31 @@ import pytest
 import torch
 from hypothesis import settings
 
+from nansparse import NansparseError, registry
+
 # No deadline: the first call of an operation in torch may take long. The same examples are drawn on every
 # run, so that a failure seen once is seen again.
 settings.register_profile("nansparse", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("nansparse")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run insist on engines whose tests would be skipped where their library is missing."""
+    parser.addoption(
+        "--require-engines", default="", metavar="NAMES", help="engines, comma between, that must be usable"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each pytest-xdist worker one thread, so that the workers do not fight over the cores."""
+    """Give each pytest-xdist worker one thread, so that they do not fight over the cores; check engines."""
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
+        return
+    for name in filter(None, config.getoption("--require-engines").split(",")):
+        try:
+            registry.usable(name.strip())
+        except NansparseError as error:
+            raise pytest.UsageError(f"--require-engines: {error}") from error
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -87,6 +87,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
     assert dict(declared["nansparse.engines"]) == {
         "dense": "nansparse.adapters.dense:DenseEngine",
         "gather": "nansparse.adapters.gather:GatherEngine",
+        "minkowski": "nansparse.adapters.minkowski:MinkowskiEngine",
         "spconv": "nansparse.adapters.spconv:SpconvEngine",
         "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
         "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",
