@@ -13,10 +13,11 @@ from nansparse.errors import (
     NothingToDoWarning,
     UnexpectedNaNError,
 )
+from nansparse.explanation import explain
 from nansparse.layers import LayerRecord
 from nansparse.policy import Policy
 from nansparse.record import RunRecord
-from nansparse.session import enable, explain, is_enabled
+from nansparse.session import enable, is_enabled
 
 __version__ = "0.1.0"
 

@@ -31,6 +31,7 @@ from nansparse.policy import Policy
 from nansparse.questions import is_question
 from nansparse.record import RunRecord
 from nansparse.tainted import VIEWS, TaintedStorages
+from nansparse.trials import Turn
 
 Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -44,7 +45,10 @@ class ModelCall:
         channels_last: Whether dense tensors are laid out channels last.
         names: Module id to dotted name.
         tainted: Plain tensors that the model wrote NaN into.
+        turn: The call's part in the trials of `marking="when-it-pays"`; None when every layer marks.
     """
+
+    turn: Turn | None = None
 
     def __init__(self, policy: Policy, record: RunRecord, model: nn.Module, *, channels_last: bool) -> None:
         """Name the modules.

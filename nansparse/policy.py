@@ -9,6 +9,7 @@ import torch
 from nansparse.errors import InputError
 
 MODES = ("conservative", "aggressive")
+MARKINGS = ("always", "when-it-pays")
 
 
 def check_threshold(threshold: float) -> float:
@@ -89,6 +90,8 @@ class Policy:
         generator: Source of random numbers; needed when nan_probability < 1.
         statistics_nan: What a NaN cell is to statistics over space (instance, group and layer normalization,
             averages over the grid): "ignore", or the number that it counts as.
+        marking: "always" (the definitions), or "when-it-pays": a pooling layer stops marking where the first
+            calls show that the model gets no faster by it.
 
     Raises:
         InputError: On construction, if an option is outside what is supported.
@@ -103,6 +106,7 @@ class Policy:
     output_nan: float | Literal["keep"] = 0.0
     generator: torch.Generator | None = None
     statistics_nan: float | Literal["ignore"] = "ignore"
+    marking: str = "always"
 
     def __post_init__(self) -> None:
         """Validate every option."""
@@ -115,6 +119,8 @@ class Policy:
             _real("output_nan (a number or 'keep')", self.output_nan)
         if self.statistics_nan != "ignore":
             _real("statistics_nan (a number or 'ignore')", self.statistics_nan)
+        if self.marking not in MARKINGS:
+            raise InputError(f"marking must be one of {', '.join(map(repr, MARKINGS))}, got {self.marking!r}")
 
     def to_dict(self) -> dict[str, str | float | int]:
         """Give the options as JSON-able data.

@@ -8,6 +8,7 @@ import torch
 
 from nansparse.layers import LayerRecord, layer_table, percent
 from nansparse.policy import Policy
+from nansparse.trials import MarkingTrials
 
 
 class RunRecord:
@@ -18,6 +19,7 @@ class RunRecord:
         called: Whether the model was called at all.
         forwards: Number of finished calls of the model.
         marked: Whether anything held NaN so far.
+        trials: What `marking="when-it-pays"` found out; None when every layer marks.
         faults: Engines that could not be loaded or that broke in this run, and what happened.
     """
 
@@ -32,6 +34,7 @@ class RunRecord:
         self.forwards = 0
         self.marked = False
         self.faults: dict[str, str] = {}
+        self.trials = MarkingTrials() if policy.marking != "always" else None
         self._layers: dict[tuple[str, str, str], LayerRecord] = {}
         self._lock = Lock()
 
@@ -161,6 +164,7 @@ class RunRecord:
             **{name: getattr(self, name) for name in totals},
             "advice": self.advice(),
             "broken_engines": self.broken_engines(),
+            "marking": self.trials.to_dict() if self.trials is not None else None,
             "layers": layers,
         }
 
@@ -176,4 +180,5 @@ class RunRecord:
             f"convolution windows and {percent(self.macs_skipped, self.macs)} % of the multiply-adds "
             f"skipped, {self.densified} densified"
         )
+        lines += self.trials.told() if self.trials is not None else []
         return "\n".join(line.rstrip() for line in [*lines, *self.advice(), *self.broken_engines()])

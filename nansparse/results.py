@@ -31,12 +31,16 @@ class InputForm:
         channels_last: Whether activations are laid out channels last.
         requires_grad: Whether an input requires gradients.
         parameters_require_grad: Whether a dense run would build a graph.
+        cells: Cells of all input tensors.
+        device: Where the first of them is.
         like: The first input of a tensor subclass (a MetaTensor, say), or None.
     """
 
     channels_last: bool
     requires_grad: bool
     parameters_require_grad: bool
+    cells: int
+    device: torch.device
     like: Tensor | None
 
     @classmethod
@@ -63,6 +67,8 @@ class InputForm:
             requires_grad=any(t.requires_grad for t in tensors),
             parameters_require_grad=torch.is_grad_enabled()
             and any(p.requires_grad for p in model.parameters()),
+            cells=sum(t.numel() for t in tensors),
+            device=tensors[0].device if tensors else torch.device("cpu"),
             like=next(
                 (t for t in tensors if type(t) is not Tensor and not isinstance(t, nn.Parameter)), None
             ),

@@ -8,7 +8,9 @@ touches no attribute of any module; putting the class back undoes everything.
 from __future__ import annotations
 
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -17,13 +19,13 @@ from torch import nn
 from nansparse.engine import registry
 from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarning
 from nansparse.handlers import ALWAYS, HANDLERS
-from nansparse.handlers.normalization import REAL_ONLY
 from nansparse.interception import CatchCalls, ModelCall
 from nansparse.policy import Policy
 from nansparse.preflight import check_call, check_model, unwrapped
 from nansparse.record import RunRecord
 from nansparse.results import InputForm, released
 from nansparse.swap import enabled_class, put_back, put_back_copies
+from nansparse.trials import Turn
 
 _running = threading.local()
 
@@ -37,13 +39,17 @@ class Session:
         record: What was done so far.
     """
 
-    def __init__(self, model: nn.Module, policy: Policy) -> None:
+    def __init__(
+        self, model: nn.Module, policy: Policy, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         """Check the model and the engine.
 
         Args:
             model: The model.
             policy: The options.
+            clock: Seconds, for the trials of `marking="when-it-pays"`.
         """
+        self._clock = clock
         self.model = unwrapped(model)
         self.policy = policy
         put_back_copies(self.model)
@@ -118,16 +124,27 @@ class Session:
         self.record.called = True
         form = InputForm.of((args, kwargs), model)
         check_call(model, form)
+        trials = self.record.trials
         call = ModelCall(self.policy, self.record, model, channels_last=form.channels_last)
+        call.turn = turn = trials.begin() if trials is not None else None
         _running.session = self
+        start = self._now(turn, form)
         try:
             with torch.no_grad(), CatchCalls(call, HANDLERS, ALWAYS):
                 out = forward(*call.marked_inputs(args), **call.marked_inputs(kwargs))
             out = released(out, call, form)
         finally:
             _running.session = None
+        if trials is not None and turn is not None:
+            trials.finish(turn, self._now(turn, form) - start, form.cells)
         self.record.finish_forward()
         return out
+
+    def _now(self, turn: Turn | None, form: InputForm) -> float:
+        """Read the clock; in a trial on a GPU, after what runs there is done."""
+        if turn is not None and turn.trial is not None and form.device.type == "cuda":
+            torch.cuda.synchronize(form.device)
+        return self._clock()
 
 
 def enable(
@@ -142,6 +159,7 @@ def enable(
     output_nan: float | Literal["keep"] = 0.0,
     generator: torch.Generator | None = None,
     statistics_nan: float | Literal["ignore"] = "ignore",
+    marking: str = "always",
 ) -> Session:
     """Run a trained 2D or 3D CNN with NaN-aware pooling and sparse convolutions (arXiv 2601.17180).
 
@@ -164,6 +182,8 @@ def enable(
         generator: Source of random numbers, needed when nan_probability < 1.
         statistics_nan: "ignore": instance, group and layer normalization and averages over the grid are taken
             over the real values only; a number: every NaN cell counts as that number in them.
+        marking: "always", or "when-it-pays": the first calls measure at which pooling layers marking makes
+            the model faster, and the others go back to pooling as usual. On a GPU these calls wait for it.
 
     Returns:
         A context manager whose value is the run's record.
@@ -173,50 +193,18 @@ def enable(
         EnableError: If the model cannot run this way: training mode, TorchScript, compiled, enabled already.
     """
     policy = Policy(
-        mode, threshold, epsilon, max_ties, nan_probability, engine, output_nan, generator, statistics_nan
+        mode,
+        threshold,
+        epsilon,
+        max_ties,
+        nan_probability,
+        engine,
+        output_nan,
+        generator,
+        statistics_nan,
+        marking,
     )
     return Session(model, policy)
-
-
-def explain(model: nn.Module, *args: Any, policy: Policy | None = None, **kwargs: Any) -> str:
-    """Say what nansparse catches in a model, what falls back to dense, and why, by running it once.
-
-    Args:
-        model: The model.
-        *args: An input to run it on.
-        policy: The options; the defaults when None.
-        **kwargs: Keyword arguments of the model.
-
-    Returns:
-        A report.
-    """
-    session = Session(model, policy or Policy())
-    with warnings.catch_warnings():
-        # What the warnings say is part of the report.
-        warnings.simplefilter("ignore", NothingToDoWarning)
-        warnings.simplefilter("ignore", BrokenEngineWarning)
-        with session as record:
-            session.model(*args, **kwargs)
-    untaught = [layer for layer in record.layers if layer.densified]
-    lines = [record.summary(), ""]
-    if untaught:
-        lines.append(
-            "These operations got dense tensors, NaN at the missing sites (see docs/interception.md):"
-        )
-        lines += [
-            f"  {layer.operation} in {layer.layer or '(model)'}, {layer.densified}x" for layer in untaught
-        ]
-    else:
-        lines.append("No operation needed a dense tensor while there was NaN.")
-    unusual = [layer.layer for layer in record.layers if REAL_ONLY in layer.notes]
-    if unusual:
-        named = ", ".join([*unusual[:3], *(["..."] if unusual[3:] else [])])
-        lines.append(
-            f"{len(unusual)} normalization layer(s) ({named}) took statistics over the real values only. The "
-            "network was trained with the background in them, so its output changes inside the foreground "
-            "too; statistics_nan=<number> counts every NaN cell as that number."
-        )
-    return "\n".join(lines)
 
 
 def is_enabled(model: nn.Module) -> bool:

@@ -105,6 +105,7 @@ def test_it_becomes_json():
         "engine": "auto",
         "output_nan": "keep",
         "statistics_nan": "ignore",
+        "marking": "always",
     }
     assert Policy(**(data | {"generator": torch.Generator()})).to_dict() == data
 

@@ -1,5 +1,7 @@
 """Max pooling, where NaN is made."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,13 +42,25 @@ def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return pool_one(call, _pool, func, args, kwargs)
     options = [bound[name] for name in ("kernel_size", "stride", "padding", "dilation")]
     windows = pooling_windows(x.shape[2:], *options, ceil_mode=bound["ceil_mode"])
+    call, marks = _switched(call, windows, indices_wanted=indices_wanted)
     with call.recorded(f"max_pool{rank}d") as facts:
         facts["windows"] = x.shape[0] * x.shape[1] * torch.Size(windows.out_grid).numel()
         if isinstance(x, MarkedTensor):
             return _pool_marked(call, x, windows, facts, indices_wanted=indices_wanted)
-        if call.policy.mode == "conservative" and not indices_wanted:
+        if not marks:
             return func(*args, **kwargs)
         return _pool_plain(call, func, args, kwargs, windows, facts)
+
+
+def _switched(call: ModelCall, windows: Windows, *, indices_wanted: bool) -> tuple[ModelCall, bool]:
+    """Say whether this layer marks; where it was switched off, no window is unstable, NaN in it or not."""
+    if call.policy.mode == "conservative" and not indices_wanted:
+        return call, False
+    if call.turn is None or call.turn.marks(call.layer()):
+        return call, True
+    silent = copy.copy(call)
+    silent.policy = replace(call.policy, max_ties=max(windows.volume, 1))
+    return silent, False
 
 
 def _pool_plain(
