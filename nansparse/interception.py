@@ -45,10 +45,12 @@ class ModelCall:
         channels_last: Whether dense tensors are laid out channels last.
         names: Module id to dotted name.
         tainted: Plain tensors that the model wrote NaN into.
+        holds_nan: Whether anything was marked so far.
         turn: The call's part in the trials of `marking="when-it-pays"`; None when every layer marks.
     """
 
     turn: Turn | None = None
+    holds_nan = False
 
     def __init__(self, policy: Policy, record: RunRecord, model: nn.Module, *, channels_last: bool) -> None:
         """Name the modules.
@@ -73,7 +75,7 @@ class ModelCall:
         Returns:
             The marked tensor.
         """
-        self.record.marked = True
+        self.record.marked = self.holds_nan = True
         return MarkedTensor(payload, channels_last=self.channels_last, view_of=view_of)
 
     def mark(self, x: Tensor) -> Tensor:

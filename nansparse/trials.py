@@ -151,6 +151,12 @@ class MarkingTrials:
         with self._lock:
             return self._over
 
+    @property
+    def nothing_marks(self) -> bool:
+        """Whether the trials are over and every layer pools as usual."""
+        with self._lock:
+            return self._over and len(self._silent) == len(self._layers)
+
     def to_dict(self) -> dict[str, Any]:
         """Give what was found out as JSON-able data.
 
@@ -179,5 +185,8 @@ class MarkingTrials:
         if not found["decisions"]:
             return ["marking='when-it-pays': no pooling layer of this model marks anything in this mode."]
         if not found["marking"]:
-            says.append("marking does not pay on this model and data: every pooling layer pools as usual.")
+            says.append(
+                "marking does not pay on this model and data: every pooling layer pools as usual; calls "
+                "without NaN at the input run untouched, and are not counted above."
+            )
         return says

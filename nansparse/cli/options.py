@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from nansparse.policy import MODES
+from nansparse.policy import MARKINGS, MODES
 
 
 def positive(text: str) -> int:
@@ -56,6 +56,12 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         "--nan-probability", type=real, default=1.0, help="share of unstable windows marked (aggressive mode)"
     )
     group.add_argument("--seed", type=int, default=0, help="of the random marking, anew for each volume")
+    group.add_argument(
+        "--marking",
+        choices=MARKINGS,
+        default="always",
+        help="where the first calls show that it makes them faster",
+    )
     group.add_argument("--engine", default="auto", help="'auto' or the name of one engine")
 
 
@@ -68,5 +74,5 @@ def policy_of(options: argparse.Namespace) -> dict[str, Any]:
     Returns:
         Keyword arguments of `nansparse.Policy`, without output_nan and generator.
     """
-    names = ("mode", "threshold", "epsilon", "max_ties", "nan_probability", "engine")
+    names = ("mode", "threshold", "epsilon", "max_ties", "nan_probability", "engine", "marking")
     return {name: getattr(options, name) for name in names}

@@ -163,6 +163,28 @@ def test_a_model_where_nothing_pays_runs_dense_and_says_so(mode):
     assert all(not decision["kept"] for decision in told["marking"]["decisions"])
 
 
+def test_where_nothing_marks_calls_run_untouched_until_nan_comes_in():
+    model, x, memory = seeded(SegNet), image(), {}
+    session = Session(
+        model,
+        Policy(marking="when-it-pays"),
+        clock=(clock := Clock(lambda r: 1.0 + skipped_in_a_call(r, memory))),
+    )
+    clock.record = session.record
+    marked = x.masked_fill(x == 0, torch.nan)
+    with nansparse.enable(model, mode="aggressive", max_ties=99), torch.inference_mode():
+        expected = model(marked)
+    with session as record, torch.inference_mode():
+        for _ in range(40):
+            model(x)
+        before = record.windows
+        model(x)
+        assert record.windows == before
+        found = model(marked)
+    assert record.windows > before
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_model_where_it_pays_keeps_its_marks():
     model, x, memory = seeded(SegNet), image(), {}
     with nansparse.enable(model), torch.inference_mode():
