@@ -108,7 +108,8 @@ class SparseActivation:
             Its sparse form.
         """
         batch, grid = x.shape[0], x.shape[2:]
-        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        # A batch of one in the usual memory format would otherwise give a transposed view.
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
         suspects = _rows_with_nan(rows)
         if not len(suspects):
             return cls(Sites(None, batch, grid, x.device), rows, partial=False)
