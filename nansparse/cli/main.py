@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from nansparse import __version__
-from nansparse.cli import bench, calibrate, demo, engines, predict, report, zoo
+from nansparse.cli import bench, calibrate, compare, demo, engines, predict, report, zoo
 from nansparse.errors import NansparseError
 
-COMMANDS = (bench, calibrate, demo, engines, predict, report, zoo)
+COMMANDS = (bench, calibrate, compare, demo, engines, predict, report, zoo)
 DONE = 0
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -46,18 +46,24 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--report", type=Path, help="write what became of every volume to this JSON file")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_network(parser)
-    _add_grid(parser)
+    add_network(parser)
+    add_grid(parser)
     _add_marking(parser)
     _add_machine(parser)
     add_policy(parser)
     parser.set_defaults(run=run)
 
 
-def _add_network(parser: argparse.ArgumentParser) -> None:
+def add_network(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options that name networks and say how they look at a volume.
+
+    Args:
+        parser: Of a command.
+        required: Whether a model must be named.
+    """
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--model", action="append", required=True, metavar="[PLANE=]MODEL",
+        "--model", action="append", required=required, metavar="[PLANE=]MODEL",
         help="package.module:factory, a name of nansparse.zoo ('tissue', 'FastSurferVINN', ...), or the "
         "folder of a MONAI bundle; repeat with PLANE= for one network a plane",
     )  # fmt: skip
@@ -93,7 +99,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=positive, default=4, help="slices per call of a 2D network")
 
 
-def _add_grid(parser: argparse.ArgumentParser) -> None:
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the grid that networks see, and of windows.
+
+    Args:
+        parser: Of a command.
+    """
     group = parser.add_argument_group("grid and windows")
     group.add_argument(
         "--grid", choices=("conformed", "native"),

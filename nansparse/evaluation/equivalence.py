@@ -124,6 +124,7 @@ def judge_equivalence(
         Label to what was found. The verdict is by the corrected p value; labels with fewer than
         `FEWEST_PAIRS` pairs get none, and do not count in the correction.
     """
+    check_margin(margin)
     sets = {label: _checked(values, margin) for label, values in differences.items()}
     tests = {label: paired_tost(values, margin) for label, values in sets.items() if len(values) > 1}
     judged = [label for label in tests if len(sets[label]) >= FEWEST_PAIRS]
@@ -140,6 +141,19 @@ def judge_equivalence(
     return found
 
 
+def check_margin(margin: float) -> None:
+    """Check a margin of equivalence.
+
+    Args:
+        margin: Largest difference that counts as none.
+
+    Raises:
+        InputError: If it is no number above 0.
+    """
+    if not (math.isfinite(margin) and margin > 0):
+        raise InputError(f"the margin of equivalence must be a number > 0, got {margin!r}")
+
+
 def _checked(differences: Sequence[float] | Differences, margin: float) -> Differences:
     """Bring differences to numpy.
 
@@ -153,8 +167,7 @@ def _checked(differences: Sequence[float] | Differences, margin: float) -> Diffe
     Raises:
         InputError: If the margin is not above 0 or a difference is not finite.
     """
-    if not (math.isfinite(margin) and margin > 0):
-        raise InputError(f"the margin of equivalence must be a number > 0, got {margin!r}")
+    check_margin(margin)
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise InputError(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from nansparse.errors import InputError
-from nansparse.evaluation.surface import surface_distances
+from nansparse.evaluation.surface import diagonal, joint_box, surface_distances
 from nansparse.imaging.volume import Affine
 
 Labels = npt.NDArray[np.integer] | torch.Tensor
@@ -83,12 +83,17 @@ def compare_labels(
     first, second = _pair(labels, reference)
     if first.ndim != 3:
         raise InputError(f"distances need 3D label maps, got the shape {first.shape}")
+    wanted = list(numbers)
+    longest = diagonal(first.shape, affine)
+    # Everything happens where either map holds one of the labels.
+    box = joint_box(np.isin(first, wanted) | np.isin(second, wanted)) or (slice(0, 1),) * 3
+    first, second = first[box], second[box]
     cell = abs(float(np.linalg.det(affine[:3, :3])))
     found = {}
-    for number in numbers:
+    for number in wanted:
         inside, truth = first == number, second == number
         volume, expected = int(inside.sum()), int(truth.sum())
-        hd95, mean = surface_distances(inside, truth, affine)
+        hd95, mean = surface_distances(inside, truth, affine, longest)
         change = (volume - expected) / expected if expected else float(volume > 0)
         found[int(number)] = {
             "dice": 2 * int((inside & truth).sum()) / (volume + expected) if volume + expected else 1.0,

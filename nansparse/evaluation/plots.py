@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nansparse.errors import InputError
+from nansparse.evaluation.plots_models import draw_settings, draw_ways
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import varying
 from nansparse.imaging.atomic import whole_file
@@ -28,6 +29,8 @@ def draw_plots(results: Results, path: Path) -> list[Path]:
     """
     drawn: dict[str, Callable[[Results, Any], bool]] = {
         "bench-layers": draw_layers,
+        "bench-models": draw_settings,
+        "compare": draw_ways,
     }
     if results.kind not in drawn:
         return []

@@ -47,7 +47,13 @@ def start_or_resume(fresh: Results, path: Path, *, overwrite: bool) -> Results:
 
 
 def run_cells(
-    results: Results, cells: Sequence[Cell], measure: Measure, path: Path, *, quiet: bool = False
+    results: Results,
+    cells: Sequence[Cell],
+    measure: Measure,
+    path: Path,
+    *,
+    unit: str = "cell",
+    quiet: bool = False,
 ) -> list[str]:
     """Measure the cells that are not in the results yet.
 
@@ -56,6 +62,7 @@ def run_cells(
         cells: All cells of the run.
         measure: Measures one; what it raises is recorded, and the next cell follows.
         path: The results file, replaced after each cell.
+        unit: What a cell is called while progress is shown.
         quiet: Whether to show no progress.
 
     Returns:
@@ -69,7 +76,7 @@ def run_cells(
     finished = {_key(row.cell) for row in results.rows}
     todo = [cell for cell in cells if _key(cell) not in finished]
     unwritten = ""
-    for cell in tqdm(todo, total=len(cells), initial=len(cells) - len(todo), unit="cell", disable=quiet):
+    for cell in tqdm(todo, total=len(cells), initial=len(cells) - len(todo), unit=unit, disable=quiet):
         results.rows += _measured(cell, measure)
         unwritten = _try_to_save(results, path)
     results.complete = True

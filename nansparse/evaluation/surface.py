@@ -21,25 +21,28 @@ Mask = npt.NDArray[np.bool_]
 _PERCENTILE = 95.0
 
 
-def surface_distances(first: Mask, second: Mask, affine: Affine) -> tuple[float, float]:
+def surface_distances(
+    first: Mask, second: Mask, affine: Affine, longest: float | None = None
+) -> tuple[float, float]:
     """Measure how far two surfaces are apart.
 
     Args:
         first: A region, bool (X, Y, Z).
         second: Another, of the same shape.
         affine: From voxel indices to millimetres, (4, 4).
+        longest: What counts as the distance to a region that is empty; the diagonal of the grid when None.
 
     Returns:
         HD95 (the larger of the 95th percentiles of the two directed distances) and the average symmetric
         surface distance (the mean over the voxels of both surfaces), in millimetres. Both are 0 if both
-        regions are empty, and the diagonal of the grid if one is.
+        regions are empty, and `longest` if one is.
     """
-    box = _joint_box(first | second)
+    box = joint_box(first | second)
     if box is None:
         return 0.0, 0.0
     if not first.any() or not second.any():
-        longest = diagonal(first.shape, affine)
-        return longest, longest
+        missed = diagonal(first.shape, affine) if longest is None else longest
+        return missed, missed
     surfaces = [_surface(region[box]) for region in (first, second)]
     there = _directed(surfaces[0], surfaces[1], affine)
     back = _directed(surfaces[1], surfaces[0], affine)
@@ -63,8 +66,15 @@ def diagonal(shape: tuple[int, ...], affine: Affine) -> float:
     return max(float(np.linalg.norm(affine[:3, :3] @ (reach * np.array(sign)))) for sign in signs)
 
 
-def _joint_box(region: Mask) -> tuple[slice, ...] | None:
-    """Find the smallest box around a region; None if it is empty."""
+def joint_box(region: Mask) -> tuple[slice, ...] | None:
+    """Find the smallest box around a region.
+
+    Args:
+        region: Bool, any shape.
+
+    Returns:
+        A slice an axis; None if the region is empty.
+    """
     box = []
     for axis in range(region.ndim):
         others = tuple(other for other in range(region.ndim) if other != axis)

@@ -45,6 +45,7 @@ def nan_masks(
     def keep(name: str) -> Any:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
             del module, args
+            out = out[0] if isinstance(out, tuple) else out  # pooling gives its indices too
             if isinstance(out, MarkedTensor):
                 masks[name] = (~out.sparse().sites.mask[0]).numpy()
             else:

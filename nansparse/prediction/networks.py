@@ -70,12 +70,13 @@ class Network:
             return -(-shape[PLANES[self.view.plane][0]] // recipe.batch_size)
         return count_windows(shape, window_of(shape, recipe), recipe.overlap)
 
-    def scores(self, x: Tensor, device: torch.device) -> Tensor:
+    def scores(self, x: Tensor, device: torch.device, *, channels_last: bool = True) -> Tensor:
         """Run the network.
 
         Args:
             x: (N, C, *spatial) on the CPU.
             device: Where the network is.
+            channels_last: The layout in which it gets its input.
 
         Returns:
             Scores (N, classes, *spatial) on the CPU.
@@ -84,7 +85,8 @@ class Network:
             InputError: If the network does not return scores for every voxel.
         """
         layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
-        out = _scores_in(self.model(x.to(device, memory_format=layout)))
+        layout = layout if channels_last else torch.contiguous_format
+        out = first_output(self.model(x.to(device, memory_format=layout)))
         if out is None or out.dim() != x.dim() or out.shape[0] != x.shape[0] or out.shape[2:] != x.shape[2:]:
             got = None if out is None else tuple(out.shape)
             raise InputError(
@@ -172,13 +174,20 @@ def padded_shape(shape: tuple[int, ...], networks: list[Network], recipe: Recipe
     )
 
 
-def _scores_in(out: Any) -> Tensor | None:
-    """Find the scores in what a network returns: a tensor, the first of several, or one under "out"."""
+def first_output(out: Any) -> Tensor | None:
+    """Find the scores in what a network returns.
+
+    Args:
+        out: A tensor, several of which the first counts, or a mapping with one (or one under "out").
+
+    Returns:
+        The scores, or None.
+    """
     if isinstance(out, Tensor):
         return out
     if isinstance(out, (list, tuple)) and out:
-        return _scores_in(out[0])
+        return first_output(out[0])
     if isinstance(out, Mapping):
         values = [out["out"]] if "out" in out else list(out.values())
-        return _scores_in(values[0]) if len(values) == 1 else None
+        return first_output(values[0]) if len(values) == 1 else None
     return None

@@ -114,7 +114,7 @@ def test_a_kill_loses_the_running_cell_only(tmp_path):
 
 BAD = {
     "preset": (["--preset", "slow"], "preset"),
-    "missing grid": (["--grid", "nowhere.toml"], "nowhere.toml"),
+    "missing grid": (["--sweep", "nowhere.toml"], "nowhere.toml"),
     "axis": (["--set", "colour=red"], "colour"),
     "value": (["--set", "nan_ratio=2"], "nan_ratio"),
     "no value": (["--set", "nan_ratio"], "axis=value"),
