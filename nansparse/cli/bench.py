@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
         "models",
         help="a model and its thresholds: time, skips, task metric, Pareto front",
         description="Sweeps the options of nansparse over a model (the demonstration model by default) on a "
-        "volume (the MNI152 template). Axes: mode, threshold, epsilon, max_ties, background, engine, threads.",
+        "volume (MNI152 by default). Axes: mode, threshold, epsilon, max_ties, background, engine, threads.",
     )
     models.add_argument("image", nargs="?", type=Path, help="a NIfTI or MGZ volume; the MNI152 template")
     models.add_argument("--truth", type=Path, help="its true labels or image")

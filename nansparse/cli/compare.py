@@ -79,16 +79,9 @@ def add_comparison(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew; else what is finished is not run again"
     )
-    usual = Policy().to_dict()
-    names = ("mode", "threshold", "epsilon", "max_ties", "nan_probability", "engine")
-    parser.set_defaults(
-        **{name: usual[name] for name in names},
-        background=False,
-        margin=0,
-        mask=None,
-        workers=1,
-        compare=False,
-    )
+    # What every policy starts from; ways change it.
+    usual = {name: value for name, value in Policy().to_dict().items() if name != "output_nan"}
+    parser.set_defaults(**usual, background=False, margin=0, mask=None, workers=1, compare=False)
 
 
 def run(options: argparse.Namespace) -> int:
