@@ -56,7 +56,7 @@ $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 # Compiled against the torch that is installed, so no wheel is kept for another one; a few minutes each. The path is for
 # build scripts that call `pip` and `python` by name.
 COMPILE = PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(WORKERS) DIST_EXTRA_CONFIG="$(abspath $(VENV)/build.cfg)" \
-    $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --use-pep517
+    $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --force-reinstall --use-pep517
 
 $(VENV)/built-torch-scatter: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev
 	$(COMPILE) torch-scatter==2.1.2

@@ -10,6 +10,7 @@ times the two.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
@@ -19,7 +20,7 @@ from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.library import Library
 from nansparse.plan import Taps, plan_windows
 from nansparse.pooled_rows import WindowPeaks, tolerance
-from nansparse.product import CELLS_PER_CHUNK, product
+from nansparse.product import CELLS_PER_CHUNK, product, rounded
 
 # Built against the torch that is installed: a wheel kept from another torch would not load.
 LIBRARY = Library("torch_scatter", "pip install --no-build-isolation --no-cache-dir torch-scatter==2.1.2")
@@ -94,9 +95,7 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -
     for start in range(0, len(taps.table), step):
         table = taps.table[start : start + step]
         real = table < len(rows)
-        blocks = [
-            product(rows.index_select(0, table[:, k][real[:, k]]), weight) for k, weight in enumerate(weights)
-        ]
+        blocks = [_products(rows, table[:, k][real[:, k]], weight) for k, weight in enumerate(weights)]
         if not blocks:
             return
         order, ends = _by_window(real)
@@ -106,6 +105,14 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -
             out[start : start + step] = sums
         else:
             out.index_copy_(0, taps.outputs[start : start + step].long(), sums)
+
+
+def _products(rows: Tensor, chosen: Tensor, weight: Tensor) -> Tensor:
+    """Multiply some rows, in one of few sizes: the library that does it keeps code for each it meets."""
+    if not len(chosen):
+        return rows.new_zeros(0, len(weight))
+    padded = F.pad(chosen, (0, rounded(len(chosen)) - len(chosen)))  # with the first row
+    return product(rows.index_select(0, padded), weight)[: len(chosen)]
 
 
 def _by_window(real: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -239,3 +243,34 @@ def test_inference_mode_and_a_caller_who_leaves_it(name):
     with torch.inference_mode():
         inside = engine.run(activation, convolution).rows
     assert torch.equal(inside, engine.run(activation, convolution).rows)
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@engines
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs /proc to read the memory of a process"
+)
+def test_sets_of_sites_come_and_go_and_memory_stays(name):
+    """Each call has sites of its own; what was worked out for them is a few megabytes."""
+    engine = registry.get(name)
+    generator = torch.Generator().manual_seed(0)
+    weight, sizes, gone = torch.randn(8, 8, 3, 3, generator=generator), [], []
+    for turn in range(50):
+        x = torch.rand(1, 8, 160, 160, generator=generator)
+        x = x.masked_fill(torch.rand(1, 1, 160, 160, generator=generator) < 0.3, torch.nan)
+        case = Case(x, weight, None, {"groups": 1, "padding": 1}, 0.5, transposed=False)
+        activation, convolution = case.for_engine()
+        if reasons := engine.unsupported_reasons(activation, convolution):
+            pytest.skip("; ".join(reasons))
+        engine.run(activation, convolution)
+        gone.append(weakref.ref(activation.sites))
+        del activation
+        if turn % 10 == 9:
+            gc.collect()
+            sizes.append(resident_bytes())
+    assert not any(ref() for ref in gone)
+    assert sizes[-1] - sizes[0] < 20e6, [size / 1e6 for size in sizes]
