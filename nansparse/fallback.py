@@ -13,9 +13,12 @@ from torch.utils._pytree import tree_flatten, tree_map
 from nansparse.activation import SparseActivation
 from nansparse.errors import NansparseError
 from nansparse.marked import MarkedTensor
+from nansparse.unpooling import PoolMemory
 
 if TYPE_CHECKING:
     from nansparse.interception import ModelCall
+
+TIES_LOST = "the model computes with pooling indices: the ties remembered with them do not reach an unpooling"
 
 
 def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -37,6 +40,8 @@ def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     dense = _Dense(target)
     with call.recorded(name) as facts:
         facts.update(engine="dense (untaught)", densified=1)
+        if any(_remembers_ties(leaf) for leaf in tree_flatten((args, kwargs))[0]):
+            facts["note"] = TIES_LOST
         result = func(*tree_map(dense, args), **tree_map(dense, kwargs))
     if isinstance(target, MarkedTensor):
         _give_back(dense.copies[id(target)][1], target, name)
@@ -45,6 +50,11 @@ def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     for tensor in written:
         call.tainted.add(tensor)
     return result if written else tree_map(lambda value: _marked(call, value, dense), result)
+
+
+def _remembers_ties(value: Any) -> bool:
+    payload = value.payload if isinstance(value, MarkedTensor) else None
+    return isinstance(payload, PoolMemory) and payload.codes is not None
 
 
 class _Dense:

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_map
 from nansparse.activation import SparseActivation
 from nansparse.fallback import changes_first, operation_name, run_dense
 from nansparse.marked import MarkedTensor, Payload
+from nansparse.nesting import with_changed
 from nansparse.policy import Policy
 from nansparse.questions import is_question
 from nansparse.record import RunRecord
@@ -101,10 +102,10 @@ class ModelCall:
             The arguments, with marked tensors in place of those.
         """
 
-        def mark(value: Any) -> Any:
+        def mark(value: Tensor) -> Tensor:
             return self.mark(value.as_subclass(Tensor)) if _holds_nan(value) else value
 
-        return tree_map(mark, values)
+        return with_changed(values, mark)
 
     def mark_view(self, x: Tensor, base: MarkedTensor) -> Tensor:
         """Mark a dense view of a marked tensor, NaN or not: whoever changes one of the two changes the other.

@@ -64,6 +64,12 @@ def check_model(model: nn.Module) -> None:
             raise EnableError(f"parameter or buffer {name!r} holds NaN: load sound weights first")
 
 
+def _called_by_compiled_code() -> bool:
+    """Say whether torch.compile looks at the code that runs now; what it cannot trace, it runs as it is."""
+    # Public functions answer only inside what is traced. None and False mean that no compiler listens.
+    return bool(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
 def check_call(model: nn.Module, form: InputForm) -> None:
     """Check one call.
 
@@ -74,7 +80,7 @@ def check_call(model: nn.Module, form: InputForm) -> None:
     Raises:
         EnableError: If the call cannot run; the message says what to do.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _called_by_compiled_code():
         raise EnableError(
             "torch.compile traces a model that is enabled: call the model itself inside the block"
         )

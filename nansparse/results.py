@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from nansparse.errors import EnableError, InputError, UnexpectedNaNError
 from nansparse.marked import MarkedTensor
+from nansparse.nesting import held_by, put, tensors_in
 
 if TYPE_CHECKING:
     from nansparse.interception import ModelCall
@@ -57,7 +57,7 @@ class InputForm:
         Raises:
             InputError: If a tensor is of a kind that no CNN takes.
         """
-        tensors = [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor)]
+        tensors = list(tensors_in(values))
         for tensor in tensors:
             if tensor.layout != torch.strided:
                 raise InputError(f"inputs must be strided tensors, got layout {tensor.layout}")
@@ -93,28 +93,11 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
             return _plain(call.untaint(value), call, form)
         if id(value) not in seen:
             seen.add(id(value))
-            for container, key, held in _held_by(value):
-                changed = tree_map(release, held)
-                if isinstance(container, (dict, list)):
-                    container[key] = changed
-                else:
-                    object.__setattr__(container, key, changed)
+            for container, key, held in held_by(value):
+                put(container, key, tree_map(release, held))
         return value
 
     return tree_map(release, out)
-
-
-def _held_by(value: Any) -> list[tuple[Any, Any, Any]]:
-    # Lists (container, key, held value) for what torch's pytrees take for a leaf.
-    if isinstance(value, dict):
-        return [(value, key, held) for key, held in value.items()]
-    if isinstance(value, list):
-        return [(value, at, held) for at, held in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(value, field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    if callable(value) or not hasattr(value, "__dict__"):
-        return []
-    return [(value, name, held) for name, held in vars(value).items()]
 
 
 def _plain(value: Tensor, call: ModelCall, form: InputForm) -> Tensor:

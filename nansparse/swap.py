@@ -51,7 +51,19 @@ def enabled_class(original: type[nn.Module], session: Session) -> type[nn.Module
         made.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return made
 
+    def own_class(self: nn.Module) -> type[nn.Module]:
+        # `super(self.__class__, self)` in the model's code must start from the model's class.
+        del self
+        return original
+
+    def change_class(self: nn.Module, new: type[nn.Module]) -> None:
+        # A parametrization of the model itself derives a class from the one it sees: it stays enabled.
+        if original in new.__bases__ and "_nansparse_session" not in vars(new):
+            new.__bases__ = tuple(type(self) if base is original else base for base in new.__bases__)
+        set_class(self, new)
+
     body = {
+        "__class__": property(own_class, change_class),
         "forward": forward,
         "__reduce_ex__": refuse_pickle,
         "__deepcopy__": deep_copy,
@@ -79,7 +91,17 @@ def put_back(model: nn.Module, original: type[nn.Module]) -> None:
                 original if "_nansparse_session" in vars(base) else base for base in bases
             )
             return
-    model.__class__ = original
+    set_class(model, original)
+
+
+def set_class(model: nn.Module, new: type[nn.Module]) -> None:
+    """Change what `type` says of a model, whatever its `__class__` says.
+
+    Args:
+        model: The model.
+        new: The class.
+    """
+    vars(object)["__class__"].__set__(model, new)
 
 
 def put_back_copies(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ the dense way. `ALWAYS` are the operations that make NaN or are counted, marked 
 from typing import Any
 
 from nansparse.handlers import (
+    adaptive,
     averages,
     convolution,
     normalization,
@@ -18,10 +19,10 @@ from nansparse.handlers import (
 )
 from nansparse.interception import Handler
 
-FAMILIES = (convolution, pooling, unpooling, normalization, averages, resampling, pointwise, shape)
+FAMILIES = (convolution, pooling, adaptive, unpooling, normalization, averages, resampling, pointwise, shape)
 HANDLERS: dict[Any, Handler] = {
     func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()
 }
-ALWAYS = frozenset({*convolution.HANDLERS, *pooling.HANDLERS, *unpooling.HANDLERS})
+ALWAYS = frozenset({*convolution.HANDLERS, *pooling.HANDLERS, *adaptive.HANDLERS, *unpooling.HANDLERS})
 
 __all__ = ["ALWAYS", "FAMILIES", "HANDLERS"]
