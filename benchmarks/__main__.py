@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks layers|overhead|pooling`, a table on the terminal and JSON in a file."""
+"""The command: `python -m benchmarks WHAT ...`, tables on the terminal and JSON in a file each."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import layers, overhead, pooling
+from benchmarks import layers, networks, overhead, pooling, tables
 from benchmarks.masks import SHAPES
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
@@ -21,18 +21,17 @@ def main() -> None:
         "what",
         nargs="*",
         default=["layers", "overhead"],
-        help="layers, overhead (these two by default), pooling",
+        help="layers, overhead (these two by default), pooling, networks, paper-tables",
     )
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")
     options = parser.parse_args()
     known = {"layers": _layers, "overhead": _overhead, "pooling": _pooling}
+    known |= {"networks": _networks, "paper-tables": _paper_tables}
     unknown = [what for what in options.what if what not in known]
     if unknown or options.repeats < 2:
-        parser.error(
-            f"expected layers, overhead or pooling and at least 2 repeats, got {unknown or options.repeats}"
-        )
+        parser.error(f"expected {', '.join(known)} and at least 2 repeats, got {unknown or options.repeats}")
     options.output.mkdir(parents=True, exist_ok=True)
     for what in options.what:
         with fixed_conditions(options.threads):
@@ -66,6 +65,24 @@ def _pooling(repeats: int) -> list[dict[str, Any]]:
     cells = [(g, s, r) for g in pooling.GEOMETRIES for s in SHAPES for r in pooling.RATIOS]
     done = [pooling.measure_pooling(*cell, repeats) for cell in tqdm(cells, desc="pooling", unit="cell")]
     print(markdown(pooling.rows(done)))
+    return done
+
+
+def _networks(repeats: int) -> list[dict[str, Any]]:
+    from tqdm import tqdm
+
+    done = [networks.measure_network(name, repeats) for name in tqdm(networks.NETWORKS, desc="networks")]
+    print(markdown(networks.rows(done)))
+    return done
+
+
+def _paper_tables(repeats: int) -> list[dict[str, Any]]:
+    """Count windows; nothing is timed, so nothing is repeated."""
+    del repeats
+    done = []
+    for network in tables.NETWORKS:
+        done.append(tables.make_table(network))
+        print(f"{markdown(tables.rows(done[-1]))}\n\nWeights: {network.weights}. {network.why}\n")
     return done
 
 
