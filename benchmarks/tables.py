@@ -143,7 +143,7 @@ NETWORKS = (
         },
         "RANDOM weights: no trained ones are packaged",
         "Pooling follows a batch norm, so its windows hold no ties; the paper's code pads them with zeros "
-        "that count as cells, where torch's padding never wins. Random weights, two photographs, no ImageNet.",
+        "that count as cells, where torch's padding never wins. Random weights, two photographs.",
     ),
     Network(
         "FONDUE",
