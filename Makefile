@@ -19,7 +19,7 @@ INPUTS = pyproject.toml setup.py $(CONSTRAINTS)
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format engines bench clean
+.PHONY: help demo test check format engines browser bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -41,6 +41,9 @@ format: $(VENV)/installed-dev  ## put the code into the form that `make check` a
 	$(BIN)/ruff format .
 
 engines: $(VENV)/built-torch-scatter $(VENV)/built-minkowski  ## build the engines that come without a wheel, for `make test`
+
+browser:  ## install the browser in which the HTML report is tested (Debian, as root)
+	tools/ensure_browser.sh
 
 bench: $(VENV)/installed-demo  ## measure this machine; `make bench ARGS=--help` lists what can be measured
 	$(BIN)/python -m benchmarks $(ARGS)

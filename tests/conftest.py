@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-engines", default="", metavar="NAMES", help="engines, comma between, that must be usable"
     )
+    parser.addoption("--require-browser", action="store_true", help="fail where no Chromium is found")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -146,3 +146,14 @@ def test_faults_are_found(tmp_path: Path) -> None:
     assert broken_links(page) == ["no.md", "#two", "no.png"]
     assert unknown_names(page.read_text()) == ["nansparse.nothing.at_all"]
     assert referenced("Equation 7, equations 1 and 2, equations 3, 4 and 5") == set("712345")
+
+
+def test_tables_of_the_readme_are_those_of_their_results_files() -> None:
+    script = runpy.run_path(str(ROOT / "tools" / "readme_tables.py"))
+    text = (ROOT / "README.md").read_text()
+    files = [name for name, _ in script["BLOCK"].findall(text)]
+    assert files
+    assert script["filled"](text) == text
+    commands = [script["load_results"](ROOT / name).command for name in files]
+    assert [command for command in commands if command not in text] == []
+    assert script["filled"](text.replace("dense, NCHW", "dense, NCHV")) == text

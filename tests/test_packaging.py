@@ -21,6 +21,8 @@ OPTIONAL = {
     "monai",
     "distributed",
     "safetensors",
+    "jsonschema",
+    "jinja2",
     "spconv",
     "spconv_triton",
     "MinkowskiEngine",
@@ -72,7 +74,8 @@ def test_wheel_holds_weights_type_marker_and_texts(wheel: zipfile.ZipFile) -> No
     texts = files_as_installed("nansparse", "*.md", "nansparse")
     prices = files_as_installed("nansparse", "default_prices/*.json", "nansparse")
     assert prices, "engine='auto' needs prices in nansparse/default_prices"
-    assert set(wheel.namelist()) >= weights | texts | prices | {
+    reports = {f"nansparse/evaluation/{name}" for name in ("results.schema.json", "report.html.j2")}
+    assert set(wheel.namelist()) >= weights | texts | prices | reports | {
         "nansparse/py.typed",
         "nansparse/adapters/README.md",
     }

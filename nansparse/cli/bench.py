@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nansparse.cli.compare import add_comparison, make_comparison, new_results
+from nansparse.cli.compare import add_comparison, make_comparison, new_results, set_conditions
 from nansparse.cli.options import positive, real
 from nansparse.errors import InputError
 
@@ -135,11 +135,12 @@ def run_models(options: argparse.Namespace) -> int:
     if options.loss < 0:
         raise InputError(f"--loss must be 0 or more per cent, got {options.loss}")
     grid = choose_grid(options, MODEL_AXES, MODEL_PRESETS)
+    environment = set_conditions(options)
     cells = grid.cells(options.threads)
     (case,) = find_cases([options.image] if options.image else [], truth=options.truth)
     dense = [BASELINES["nchw"], BASELINES["channels_last"]]
     comparison = make_comparison(options, dense, grid.repeats, options.slices, surfaces=False)
-    fresh = new_results("bench-models", options, comparison)
+    fresh = new_results("bench-models", options, comparison, environment)
     fresh.settings["volume"] = case.name
     results = start_or_resume(fresh, options.output, overwrite=options.overwrite)
     options.output.parent.mkdir(parents=True, exist_ok=True)

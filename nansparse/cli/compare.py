@@ -101,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
     from nansparse.evaluation.progress import run_cells, start_or_resume
 
     check_margin(options.equivalence_margin)
+    environment = set_conditions(options)
     plans = line_up(options)
     cases = {
         case.name: case for case in find_cases(options.images, truth=options.truth, suffix=options.suffix)
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         options, plans, options.repeats, options.slices, surfaces=options.slices is None
     )
     results = start_or_resume(
-        new_results("compare", options, comparison), options.output, overwrite=options.overwrite
+        new_results("compare", options, comparison, environment), options.output, overwrite=options.overwrite
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     cells: list[dict[str, Any]] = [{"volume": name} for name in cases]
@@ -183,19 +184,20 @@ def make_comparison(
     return Comparison(recipe, networks, plans, options.task, repeats, subset, surfaces)
 
 
-def new_results(kind: str, options: argparse.Namespace, comparison: Comparison) -> Results:
+def new_results(
+    kind: str, options: argparse.Namespace, comparison: Comparison, environment: dict[str, Any]
+) -> Results:
     """Start results for a run of this comparison.
 
     Args:
         kind: Of the results.
         options: Parsed arguments.
         comparison: What is done.
+        environment: What `set_conditions` gave.
 
     Returns:
         Results without rows.
     """
-    from nansparse.evaluation.conditions import find_device, fixed_conditions
-    from nansparse.evaluation.environment import describe_environment
     from nansparse.evaluation.results import Results
 
     recipe = comparison.recipe.to_dict()
@@ -208,6 +210,22 @@ def new_results(kind: str, options: argparse.Namespace, comparison: Comparison) 
         "ways": [plan.name for plan in comparison.plans],
         "recipe": recipe,
     }
-    with fixed_conditions(options.threads):
-        environment = describe_environment(find_device(options.device))
     return Results(kind, options.command_line, environment, settings)
+
+
+def set_conditions(options: argparse.Namespace) -> dict[str, Any]:
+    """Start torch's threads under the conditions of the measurement; call it before anything computes.
+
+    The workers take over the flag for denormals from the thread that starts them, once and for all.
+
+    Args:
+        options: Parsed arguments.
+
+    Returns:
+        The environment, for the results file.
+    """
+    from nansparse.evaluation.conditions import find_device, fixed_conditions
+    from nansparse.evaluation.environment import describe_environment
+
+    with fixed_conditions(options.threads):
+        return describe_environment(find_device(options.device))

@@ -31,6 +31,8 @@ from nansparse.prediction.networks import Network, padded_shape
 from nansparse.prediction.recipe import Recipe
 
 MOST_TURNS = 32
+# In one turn: the first call after another way's finds cold caches, which a way that runs alone does not.
+PIECES_PER_TURN = 8
 Tick = Callable[[int, int], None]
 
 
@@ -164,7 +166,7 @@ def _check_reference(rows: dict[str, Row], comparison: Comparison) -> None:
 
 def _take_turns(ways: list[RunningWay], rows: dict[str, Row], repeats: int, tick: Tick | None) -> None:
     """Let every way run over the volume, a share in turn, so that a slow minute falls on all of them."""
-    turns = min(MOST_TURNS, *(len(way.pieces) for way in ways))
+    turns = min(MOST_TURNS, max(1, min(len(way.pieces) for way in ways) // PIECES_PER_TURN))
     for repeat in range(repeats):
         for way in ways:
             way.collector.clear()

@@ -1,6 +1,9 @@
 """`nansparse compare` and `bench models` end to end on small networks and small volumes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -217,6 +220,16 @@ def test_a_sweep_finds_its_front_and_recommends_within_the_loss(folder, capsys):
     assert "recommended" in capsys.readouterr().out.lower()
     assert (folder / "m.png").exists()
     assert sweep(folder, "--loss", "-1") == BAD_INPUT
+
+
+@pytest.mark.slow
+def test_every_worker_flushes_denormals(folder):
+    # In a process of its own: here the workers were started long ago.
+    words = ["compare", str(folder / "in" / "s0.nii.gz"), *NET, *FAST, "--policy", "conservative"]
+    words[words.index("--threads") + 1] = "2"
+    command = [sys.executable, "-m", "nansparse.cli.main", *words, "--output", str(folder / "c.json")]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    assert load_results(folder / "c.json").environment["denormals_flushed"]
 
 
 def test_interrupted_sweeps_go_on(folder):

@@ -11,12 +11,14 @@ import pytest
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 
 
-def opened(page: Path, script: str = "") -> str:
+def opened(page: Path, request: pytest.FixtureRequest, script: str = "") -> str:
     """Open a page in a headless Chromium without network, run a script in it, give the page as it then is.
 
     The script is added to a copy of the page; the page's content security policy still holds.
     """
     browser = next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if browser is None and request.config.getoption("--require-browser"):
+        pytest.fail("--require-browser: no Chromium here")
     if browser is None:
         pytest.skip("no Chromium here: `make browser` installs it on Debian")
     copy = page.with_name(f"{page.stem}-opened.html")

@@ -46,15 +46,19 @@ def column(page, name):
     raise AssertionError(f"no column {name}")
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_round(tmp_path):
+def test_a_click_on_a_heading_sorts_and_another_turns_round(tmp_path, request):
     page = write_report([(tmp_path / "r.json", layer_results())], tmp_path / "r.html")
     click = "for (const b of document.querySelectorAll('button')) if (b.textContent === 'auto') {%s}"
-    assert column(opened(page), "auto") == ["1.11x", "0.91x", "5.00x"]
-    assert column(opened(page, click % "b.click()"), "auto") == ["0.91x", "1.11x", "5.00x"]
-    assert column(opened(page, click % "b.click(); b.click()"), "auto") == ["5.00x", "1.11x", "0.91x"]
+    assert column(opened(page, request), "auto") == ["1.11x", "0.91x", "5.00x"]
+    assert column(opened(page, request, click % "b.click()"), "auto") == ["0.91x", "1.11x", "5.00x"]
+    assert column(opened(page, request, click % "b.click(); b.click()"), "auto") == [
+        "5.00x",
+        "1.11x",
+        "0.91x",
+    ]
 
 
-def test_times_sort_by_their_unit_and_text_as_text(tmp_path):
+def test_times_sort_by_their_unit_and_text_as_text(tmp_path, request):
     results = layer_results(spread=0.0)
     for row, median in zip(results.rows, (2e-3, 1, 980e-6, 1, 1.5, 1), strict=False):
         row.timing = Timing((median,)).to_dict()
@@ -62,16 +66,16 @@ def test_times_sort_by_their_unit_and_text_as_text(tmp_path):
     click = (
         "for (const b of document.querySelectorAll('button')) if (b.textContent === 'best dense') b.click()"
     )
-    assert column(opened(page, click), "best dense") == ["980 us", "2 ms", "1.5 s"]
+    assert column(opened(page, request, click), "best dense") == ["980 us", "2 ms", "1.5 s"]
 
 
-def test_plots_are_inside_and_nothing_is_loaded(tmp_path):
+def test_plots_are_inside_and_nothing_is_loaded(tmp_path, request):
     results = layer_results()
     (plot,) = draw_plots(results, tmp_path / "r.json")
     page = write_report([(tmp_path / "r.json", results)], tmp_path / "r.html")
     plot.unlink()
     shown = "document.title = [...document.images].map(i => i.naturalWidth).join()"
-    assert int(re.search("<title>(.*?)</title>", opened(page, shown))[1]) > 300
+    assert int(re.search("<title>(.*?)</title>", opened(page, request, shown))[1]) > 300
     text = page.read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert "http" not in re.sub(r"http-equiv", "", text)
@@ -81,11 +85,11 @@ def test_plots_are_inside_and_nothing_is_loaded(tmp_path):
         "i.onload = () => document.title = 'loaded'; i.src = 'r.png'"
     )
     (tmp_path / "r.png").write_bytes(b"")
-    assert "<title>refused</title>" in opened(page, tried)
+    assert "<title>refused</title>" in opened(page, request, tried)
 
 
-def test_what_others_wrote_is_text(tmp_path):
-    page = opened(write_report([(tmp_path / "r.json", layer_results())], tmp_path / "r.html"))
+def test_what_others_wrote_is_text(tmp_path, request):
+    page = opened(write_report([(tmp_path / "r.json", layer_results())], tmp_path / "r.html"), request)
     assert "&lt;b&gt;bold &amp; broken&lt;/b&gt;" in page
     assert "<b>" not in page
 
