@@ -80,11 +80,12 @@ def _ranked(
             able.append(engine)
     if not able:
         raise EngineError("no engine can run this convolution: the dense one is gone, install again")
-    forecast = {
-        engine.name: prices.seconds(engine.name, rank, engine.workload(activation, convolution))
-        for engine in able
-        if prices.has(engine.name, rank)
-    }
+    forecast: dict[str, float] = {}
+    for engine in sorted(able, key=lambda e: prices.least(e.name, rank)):
+        # Counting work takes time too: not for an engine that loses by the price of the call alone.
+        if prices.least(engine.name, rank) < min(forecast.values(), default=float("inf")):
+            work = engine.workload(activation, convolution)
+            forecast[engine.name] = prices.seconds(engine.name, rank, work)
     limit = forecast.get("dense", float("inf")) * MARGIN
 
     def order(engine: Engine) -> float:

@@ -45,6 +45,18 @@ class Prices:
         """
         return str(rank) in self.table.get(engine, {})
 
+    def least(self, engine: str, rank: int) -> float:
+        """Say what a call costs that has nothing to do.
+
+        Args:
+            engine: Name of an engine.
+            rank: Number of spatial axes.
+
+        Returns:
+            Seconds; infinity for an engine without prices.
+        """
+        return self.table[engine][str(rank)][0] if self.has(engine, rank) else float("inf")
+
     def seconds(self, engine: str, rank: int, work: Workload) -> float:
         """Predict a convolution.
 
