@@ -83,7 +83,8 @@ def _ranked(
     forecast: dict[str, float] = {}
     for engine in sorted(able, key=lambda e: prices.least(e.name, rank)):
         # Counting work takes time too: not for an engine that loses by the price of the call alone.
-        if prices.least(engine.name, rank) < min(forecast.values(), default=float("inf")):
+        hopeful = prices.least(engine.name, rank) < min(forecast.values(), default=float("inf"))
+        if hopeful or (engine.name == "dense" and prices.has("dense", rank)):
             work = engine.workload(activation, convolution)
             forecast[engine.name] = prices.seconds(engine.name, rank, work)
     limit = forecast.get("dense", float("inf")) * MARGIN

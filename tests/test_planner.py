@@ -1,0 +1,106 @@
+"""The planner takes the engine with the least predicted time, and dense when in doubt."""
+
+import pytest
+import torch
+
+import nansparse
+from nansparse.activation import SparseActivation
+from nansparse.convolution import Convolution
+from nansparse.engine import Registry
+from nansparse.errors import EngineError
+from nansparse.planner import MARGIN, choose_engine
+from nansparse.prices import Prices
+from nansparse.windows import convolution_windows
+from nansparse.workload import AMOUNTS
+
+PER_CALL = (1.0,) + (0.0,) * (len(AMOUNTS) - 1)
+
+
+def flat(**seconds: float) -> Prices:
+    """Price calls only."""
+    table = {name: {"2": tuple(s * p for p in PER_CALL)} for name, s in seconds.items()}
+    return Prices(table, "made up")
+
+
+def layer(groups: int = 1) -> tuple[SparseActivation, Convolution]:
+    x = torch.rand(1, 4, 8, 8)
+    x[..., :5] = torch.nan
+    windows = convolution_windows((8, 8), 3, padding=1)
+    weight = torch.rand(4, 4 // groups, 3, 3)
+    return SparseActivation.from_dense(x), Convolution(weight, None, windows, groups, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("prices", "expected"),
+    [
+        (flat(dense=2.0, gather=1.0, tile=3.0), "gather"),
+        (flat(dense=2.0, gather=3.0, tile=1.0), "tile"),
+        (flat(dense=1.0, gather=2.0, tile=3.0), "dense"),
+        (flat(dense=1.0, gather=(1 + MARGIN) / 2, tile=3.0), "dense"),
+        (flat(dense=2.0), "dense"),
+        (flat(), "dense"),
+    ],
+)
+def test_auto_takes_the_least_predicted_time(prices: Prices, expected: str) -> None:
+    choice = choose_engine(nansparse.registry, "auto", *layer(), prices)
+    assert choice.engines[0].name == expected
+    assert "dense" in [engine.name for engine in choice.engines]
+
+
+def test_an_engine_without_prices_is_never_chosen_by_auto() -> None:
+    choice = choose_engine(nansparse.registry, "auto", *layer(), flat(dense=9.0, gather=8.0))
+    assert {engine.name for engine in choice.engines} == {"dense", "gather"}
+
+
+def test_auto_leaves_out_engines_that_cannot_run_it() -> None:
+    choice = choose_engine(
+        nansparse.registry, "auto", *layer(groups=2), flat(dense=9.0, gather=1.0, tile=1.0)
+    )
+    assert [engine.name for engine in choice.engines] == ["dense"]
+
+
+def test_more_work_changes_the_choice() -> None:
+    prices = Prices({"dense": {"2": (0, 1.0, 0, 0, 0, 0)}, "gather": {"2": (0, 2.0, 0, 0, 0, 0)}}, "made up")
+    chosen = []
+    for columns in (1, 6):
+        x = torch.rand(1, 4, 8, 8)
+        x[..., :columns] = torch.nan
+        activation, convolution = SparseActivation.from_dense(x), layer()[1]
+        choice = choose_engine(nansparse.registry, "auto", activation, convolution, prices)
+        chosen.append(choice.engines[0].name)
+        assert list(choice.forecast) == sorted(choice.forecast, key=choice.forecast.__getitem__)
+    assert chosen == ["dense", "gather"]
+
+
+def test_a_named_engine_is_taken_whatever_it_costs() -> None:
+    choice = choose_engine(nansparse.registry, "gather", *layer(), flat(dense=1.0, gather=9.0))
+    assert choice.engines[0].name == "gather"
+    assert not choice.note
+    assert not choice.forecast
+
+
+def test_a_named_engine_that_cannot_run_it_says_why() -> None:
+    choice = choose_engine(nansparse.registry, "gather", *layer(groups=2))
+    assert choice.engines[0].name == "dense"
+    assert choice.note == "gather: groups=2: gather runs groups=1"
+
+
+def test_no_engine_at_all_is_an_error() -> None:
+    class Empty(Registry):
+        def names(self) -> list[str]:
+            return []
+
+    with pytest.raises(EngineError, match="no engine can run this convolution"):
+        choose_engine(Empty(), "auto", *layer(), flat())
+
+
+def test_the_choice_and_the_runners_up_are_in_the_record() -> None:
+    net = torch.nn.Conv2d(4, 4, 3, padding=1).eval()
+    x = torch.rand(1, 4, 8, 8)
+    x[..., :5] = torch.nan
+    with nansparse.enable(net) as run:
+        net(x)
+    (record,) = run.to_dict()["layers"]
+    assert record["engine"] in record["forecast"]
+    assert "dense" in record["forecast"]
+    assert all(f"{name} " in run.summary() for name in record["forecast"])
