@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import layers, networks, overhead, pooling, tables
+from benchmarks import networks, overhead, pooling, tables
 from benchmarks.masks import SHAPES
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
@@ -20,14 +20,14 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        default=["layers", "overhead"],
-        help="layers, overhead (these two by default), pooling, networks, paper-tables",
+        default=["overhead"],
+        help="overhead (the default), pooling, networks, paper-tables; for layers: nansparse bench layers",
     )
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")
     options = parser.parse_args()
-    known = {"layers": _layers, "overhead": _overhead, "pooling": _pooling}
+    known = {"overhead": _overhead, "pooling": _pooling}
     known |= {"networks": _networks, "paper-tables": _paper_tables}
     unknown = [what for what in options.what if what not in known]
     if unknown or options.repeats < 2:
@@ -39,15 +39,6 @@ def main() -> None:
         path = options.output / f"{what}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"wrote {path}")
-
-
-def _layers(repeats: int) -> list[dict[str, Any]]:
-    from tqdm import tqdm
-
-    cells = [(g, s, r) for g in layers.GEOMETRIES for s in SHAPES for r in layers.RATIOS]
-    done = [layers.measure_layer(*cell, repeats) for cell in tqdm(cells, desc="layers", unit="cell")]
-    print(markdown(layers.rows(done)))
-    return done
 
 
 def _overhead(repeats: int) -> list[dict[str, Any]]:

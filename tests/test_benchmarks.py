@@ -3,7 +3,6 @@
 import torch
 
 from benchmarks import pooling
-from benchmarks.layers import RATIOS, rows
 from benchmarks.masks import SHAPES, site_mask
 from benchmarks.measure import time_side_by_side
 from nansparse.evaluation.conditions import fixed_conditions
@@ -11,7 +10,7 @@ from nansparse.evaluation.conditions import fixed_conditions
 
 def test_masks_have_the_share_asked_for():
     for shape in SHAPES:
-        for ratio in RATIOS:
+        for ratio in (0.0, 0.3, 0.9):
             mask = site_mask(shape, (64, 64), ratio, torch.Generator().manual_seed(0))
             assert abs(mask.float().mean().item() - ratio) < 0.03, (shape, ratio)
 
@@ -39,20 +38,6 @@ def test_conditions_are_put_back():
         assert torch.get_num_threads() == 1
         assert torch.is_inference_mode_enabled()
     assert torch.get_num_threads() == before
-
-
-def test_rows_name_every_engine():
-    measurement = {
-        "geometry": "2D",
-        "mask": "blob",
-        "nan_sites": 0.5,
-        "windows_skipped": 0.5,
-        "limit": 2.0,
-        "speed_up": {"dense": 1.0, "gather": 1.5},
-    }
-    (row,) = rows([measurement])
-    assert row["gather"] == "1.50x"
-    assert row["limit"] == "2.00x"
 
 
 def test_pooling_is_timed_in_each_way(monkeypatch):

@@ -39,6 +39,27 @@ LAYER_PRESETS = {
         ),
         repeats=9,
     ),
+    # Where the engines' goals are stated: brain-like masks at the widths of the networks, and what "auto"
+    # loses where there is little to skip.
+    "engines": Grid(
+        LAYER_AXES,
+        (
+            {
+                "size": ["256x256", "128x128"],
+                "channels": ["64", "71", "32"],
+                "mask": ["brain"],
+                "nan_ratio": [0.5, 0.67, 0.8, 0.9],
+            },
+            {"size": ["96x96x96"], "channels": ["32"], "mask": ["brain"], "nan_ratio": [0.5, 0.8, 0.9]},
+            {
+                "size": ["128x128"],
+                "channels": ["16", "64", "128"],
+                "mask": ["sites", "border", "blob"],
+                "nan_ratio": [0, 0.1, 0.3, 0.6],
+            },
+        ),
+        repeats=7,
+    ),
     "paper": Grid(LAYER_AXES, (_TRIALS,), repeats=25),
     "full": Grid(
         LAYER_AXES,
