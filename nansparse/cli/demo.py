@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: If the output folder cannot be made.
     """
+    from nansparse.evaluation.conditions import fixed_conditions
     from nansparse.evaluation.demonstration import demonstrate
     from nansparse.evaluation.subject import load_subject
     from nansparse.evaluation.tables import markdown
@@ -63,11 +64,13 @@ def run(options: argparse.Namespace) -> None:
     from nansparse.zoo.tissue import load_tissue_model
 
     policy = Policy(threshold=options.threshold, epsilon=options.epsilon, engine=options.engine)
-    subject = load_subject(options.image)
-    model = load_tissue_model(options.weights)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output must be a folder, and {options.output} is a file")
-    result = demonstrate(model, subject, policy, threads=options.threads, slices=options.slices)
+    # Before the first parallel operation: torch's workers take the processor's flags over when they start.
+    with fixed_conditions(options.threads):
+        subject = load_subject(options.image)
+        model = load_tissue_model(options.weights)
+        result = demonstrate(model, subject, policy, threads=options.threads, slices=options.slices)
     print(markdown(result.rows()))
     print("\n".join(result.remarks()))
     options.output.mkdir(parents=True, exist_ok=True)

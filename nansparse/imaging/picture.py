@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def _show(axis: Any, image: Any, title: str, *, cmap: str | None = None, labels:
         )
     else:
         axis.imshow(picture, cmap=cmap, vmin=0, interpolation="nearest", vmax=max(float(picture.max()), 1e-9))
-    axis.set_title(title, fontsize=10)
+    axis.set_title(textwrap.fill(title, 32), fontsize=10)
     axis.set_xticks([])
     axis.set_yticks([])
 
