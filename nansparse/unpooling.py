@@ -4,6 +4,7 @@ For windows that tile the grid (stride = kernel, no padding, at most eight cells
 maximum and its tied cells are bits of one byte each per window and channel.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,12 +52,14 @@ class PoolMemory:
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:
-        """For every cell of the batch: its window (int32) and its bit there (uint8; 0 if it is in none)."""
+        """For every cell of the batch: its window and its bit there (uint8; 0 if it is in none)."""
         windows = self.windows
-        window = torch.arange(self.batch, dtype=torch.int32, device=self.device)
+        total = self.batch * math.prod(windows.out_grid)
+        dtype = torch.int32 if total < torch.iinfo(torch.int32).max else torch.int64
+        window = torch.arange(self.batch, dtype=dtype, device=self.device)
         cell = torch.zeros(self.batch, dtype=torch.uint8, device=self.device)
         for size, out, kernel in zip(windows.grid, windows.out_grid, windows.kernel, strict=True):
-            along = torch.arange(size, dtype=torch.int32, device=self.device)
+            along = torch.arange(size, dtype=dtype, device=self.device)
             owner = torch.div(along, kernel, rounding_mode="floor")
             within = (along - owner * kernel).to(torch.uint8)
             window = window[..., None] * out + owner.clamp(max=max(out - 1, 0))
