@@ -45,7 +45,14 @@ def _overhead(repeats: int) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
     done = [overhead.measure_overhead(filters, repeats) for filters in tqdm((32, 64), desc="overhead")]
-    rows = [{"filters": str(m["filters"]), "overhead": f"{100 * m['overhead']:.1f} %"} for m in done]
+    rows = [
+        {
+            "filters": str(m["filters"]),
+            "overhead": f"{100 * m['overhead']:.1f} %",
+            "ties by chance": "yes: marking is in it" if m["marked"] else "no",
+        }
+        for m in done
+    ]
     print(markdown(rows))
     return done
 
