@@ -52,7 +52,11 @@ def add_parser(commands: Any) -> None:
 
 def _add_grid_options(parser: argparse.ArgumentParser) -> None:
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--preset", default="quick", help="quick (under 2 minutes on 2 cores), paper, full; of layers also engines")
+    chosen.add_argument(
+        "--preset",
+        default="quick",
+        help="quick (under 2 minutes on 2 cores), paper, full; of layers also engines",
+    )
     chosen.add_argument(
         "--sweep", type=Path, metavar="FILE.toml", help="[[grid]] tables of axes, each a list of values"
     )
