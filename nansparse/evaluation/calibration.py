@@ -16,6 +16,7 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
+from nansparse.evaluation.masks import nan_mask
 from nansparse.evaluation.timing import time_interleaved
 from nansparse.prices import Prices, device_name
 from nansparse.windows import convolution_windows
@@ -109,11 +110,8 @@ def _measure(
 
 def _masks(grid: tuple[int, ...], generator: torch.Generator) -> Iterator[Tensor]:
     """Draw which sites are kept: bool tensors over the grid."""
-    axes = torch.meshgrid(*(torch.linspace(-1, 1, size) for size in grid), indexing="ij")
-    distance = torch.stack([axis.square() for axis in axes]).sum(0)
-    order = distance.flatten().sort().values
     for share in COMPACT:
-        yield distance <= order[round(share * (order.numel() - 1))]
+        yield ~nan_mask("blob", 1, grid, 1 - share, generator)[0, 0]
     for share in SCATTERED:
         blocks = torch.rand([-(-size // BLOCK) for size in grid], generator=generator) < share
         blocks.flatten()[0] = True

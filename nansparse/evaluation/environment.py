@@ -2,7 +2,6 @@
 
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 import nansparse
 from nansparse.engine import registry
 from nansparse.evaluation.conditions import denormals_flushed
+from nansparse.prices import device_name
 
 # Distributions whose version may change a number in a results file.
 _LIBRARIES = ("numpy", "scipy", "nibabel", "nilearn", "spconv", "MinkowskiEngine", "torch-scatter")
@@ -30,7 +30,7 @@ def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": device_name(torch.device("cpu")),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": gpu,
         "threads": torch.get_num_threads(),
@@ -48,12 +48,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _processor() -> str:
-    table = Path("/proc/cpuinfo")
-    if table.is_file():
-        for line in table.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
