@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from benchmarks import networks, overhead, pooling, tables
-from benchmarks.masks import SHAPES
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.tables import markdown
@@ -60,7 +59,7 @@ def _overhead(repeats: int) -> list[dict[str, Any]]:
 def _pooling(repeats: int) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
-    cells = [(g, s, r) for g in pooling.GEOMETRIES for s in SHAPES for r in pooling.RATIOS]
+    cells = [(g, s, r) for g in pooling.GEOMETRIES for s in pooling.SHAPES for r in pooling.RATIOS]
     done = [pooling.measure_pooling(*cell, repeats) for cell in tqdm(cells, desc="pooling", unit="cell")]
     print(markdown(pooling.rows(done)))
     return done

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.masks import site_mask
 from benchmarks.measure import time_side_by_side
 from nansparse import SparseActivation, registry
+from nansparse.evaluation.masks import nan_mask
 from nansparse.functional import nan_max_pool
 from nansparse.pooled_rows import cell_peaks, pool_rows
 
@@ -16,6 +16,7 @@ GEOMETRIES = {
     "2D 64, 256x256, 3x3 stride 2": (64, (256, 256), 3, 2),
     "3D 32, 64^3, 2x2x2": (32, (64, 64, 64), 2, 2),
 }
+SHAPES = ("blob", "sites")
 RATIOS = (0.0, 0.5, 0.9)
 
 
@@ -26,7 +27,7 @@ def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[s
 
     Args:
         name: A key of `GEOMETRIES`.
-        shape: A mask shape of `benchmarks.masks`.
+        shape: A mask shape of `nansparse.evaluation.masks`.
         ratio: Share of NaN sites.
         repeats: Counted rounds.
 
@@ -36,7 +37,7 @@ def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[s
     channels, grid, kernel, stride = GEOMETRIES[name]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, channels, *grid, generator=generator)
-    x = x.masked_fill(site_mask(shape, grid, ratio, generator), torch.nan)
+    x = x.masked_fill(nan_mask(shape, 1, grid, ratio, generator), torch.nan)
     activation = SparseActivation.from_dense(x)
     finders = {"cells (torch)": cell_peaks}
     if not registry.get("torch-scatter").problem:
