@@ -94,7 +94,7 @@ def run_layers(options: argparse.Namespace) -> int:
     from nansparse.evaluation.axes import LAYER_AXES
     from nansparse.evaluation.conditions import fixed_conditions
     from nansparse.evaluation.environment import describe_environment
-    from nansparse.evaluation.layers import AUTO, measure_layer, published_beside_ours
+    from nansparse.evaluation.layers import AUTO, check_layer, measure_layer, published_beside_ours
     from nansparse.evaluation.presets import LAYER_PRESETS
     from nansparse.evaluation.progress import run_cells, start_or_resume
     from nansparse.evaluation.results import Results
@@ -107,8 +107,9 @@ def run_layers(options: argparse.Namespace) -> int:
         cells = grid.cells(options.threads)
         settings = {"repeats": grid.repeats, "engines": list(options.engines)}
         fresh = Results("bench-layers", options.command_line, describe_environment(), settings)
-        results = start_or_resume(fresh, options.output, overwrite=options.overwrite)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
+        for cell in cells:
+            check_layer(cell)
+        results = start_or_resume(fresh, options.output, cells, overwrite=options.overwrite)
         faults = run_cells(
             results, cells, lambda cell: measure_layer(cell, grid.repeats, options.engines), options.output
         )
@@ -126,7 +127,7 @@ def run_models(options: argparse.Namespace) -> int:
         The exit code: 0, or 1 when something failed.
 
     Raises:
-        InputError: If the loss is negative.
+        InputError: If the loss is outside [0, 100].
     """
     from nansparse.cli.conclusion import conclude
     from nansparse.comparison import find_cases
@@ -136,8 +137,8 @@ def run_models(options: argparse.Namespace) -> int:
     from nansparse.evaluation.presets import MODEL_PRESETS
     from nansparse.evaluation.progress import run_cells, start_or_resume
 
-    if options.loss < 0:
-        raise InputError(f"--loss must be 0 or more per cent, got {options.loss}")
+    if not 0 <= options.loss <= 100:
+        raise InputError(f"--loss must be a number of per cent in [0, 100], got {options.loss}")
     grid = choose_grid(options, MODEL_AXES, MODEL_PRESETS)
     environment = set_conditions(options)
     cells = grid.cells(options.threads)
@@ -146,8 +147,8 @@ def run_models(options: argparse.Namespace) -> int:
     comparison = make_comparison(options, dense, grid.repeats, options.slices, surfaces=False)
     fresh = new_results("bench-models", options, comparison, environment)
     fresh.settings["volume"] = case.name
-    results = start_or_resume(fresh, options.output, overwrite=options.overwrite)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    case.load()  # an image that cannot be read is told before anything is written
+    results = start_or_resume(fresh, options.output, cells, overwrite=options.overwrite)
     faults = run_cells(
         results, cells, lambda cell: measure_setting(comparison, case, cell), options.output, unit="setting"
     )

@@ -15,7 +15,7 @@ from nansparse.policy import Policy
 
 if TYPE_CHECKING:
     from nansparse.comparison import Comparison, WayPlan
-    from nansparse.evaluation.results import Results
+    from nansparse.evaluation.results import Results, Row
 
 TASKS = ("segmentation", "regression", "classification")
 
@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         The exit code: 0, or 1 when something failed.
     """
     from nansparse.cli.conclusion import conclude
+    from nansparse.cli.progress import progress_bar
     from nansparse.comparison import compare_case, find_cases
     from nansparse.comparison.analysis import equivalence
     from nansparse.comparison.pictures import draw_case
@@ -109,15 +110,17 @@ def run(options: argparse.Namespace) -> int:
     comparison = make_comparison(
         options, plans, options.repeats, options.slices, surfaces=options.slices is None
     )
-    results = start_or_resume(
-        new_results("compare", options, comparison, environment), options.output, overwrite=options.overwrite
-    )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    if len(cases) == 1:
+        next(iter(cases.values())).load()  # the only image: bad input, not a fault among many
+    fresh = new_results("compare", options, comparison, environment)
     cells: list[dict[str, Any]] = [{"volume": name} for name in cases]
-    faults = run_cells(
-        results, cells, lambda cell: compare_case(comparison, cases[cell["volume"]], cell), options.output,
-        unit="volume",
-    )  # fmt: skip
+    results = start_or_resume(fresh, options.output, cells, overwrite=options.overwrite)
+
+    def measure(cell: dict[str, Any]) -> list[Row]:
+        with progress_bar(cell["volume"], quiet=False) as tick:
+            return compare_case(comparison, cases[cell["volume"]], cell, tick)
+
+    faults = run_cells(results, cells, measure, options.output, unit="volume")
     results.analysis["equivalence"] = equivalence(
         results, plans[0].name, options.task, options.equivalence_margin
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nansparse.evaluation.progress import told
+from nansparse.evaluation.progress import unwritten
 from nansparse.evaluation.results import Results
 from nansparse.evaluation.summary import Table, tables
 from nansparse.evaluation.tables import markdown
@@ -26,13 +26,13 @@ def conclude(results: Results, path: Path, faults: Sequence[str]) -> int:
         The exit code: 0, or 1 when something failed.
     """
     print_tables(tables(results))
-    told_faults, written = list(faults), []
-    for write in (_save, _plot, _report):
+    told_faults, written = dict.fromkeys(faults), []
+    for what, write in ((str(path), _save), ("the plot", _plot), ("the HTML report", _report)):
         # What cannot be written (a full disk) must not take the rest, and the tables above, with it.
         try:
             written += write(results, path)
         except OSError as error:
-            told_faults.append(f"{write.__name__.strip('_')}: {told(error)}")
+            told_faults[unwritten(what, error)] = None
     if written:
         print("wrote " + ", ".join(str(file) for file in written))
     for fault in told_faults:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nansparse.errors import InputError
+
 
 def add_parser(commands: Any) -> None:
     """Add the command.
@@ -30,6 +32,9 @@ def run(options: argparse.Namespace) -> None:
 
     Args:
         options: Parsed arguments.
+
+    Raises:
+        InputError: If the page would replace a results file.
     """
     from nansparse.cli.conclusion import print_tables
     from nansparse.evaluation.report import write_report
@@ -38,10 +43,15 @@ def run(options: argparse.Namespace) -> None:
     from nansparse.evaluation.summary import tables
 
     paths = [path for path in (options.first, options.second) if path is not None]
+    if options.output is not None and options.output.resolve() in [path.resolve() for path in paths]:
+        raise InputError(f"--output would replace the results file {options.output}")
     runs = [(path, load_results(path)) for path in paths]
     shown = side_by_side(*runs) if len(runs) == 2 else tables(runs[0][1])
     if options.output is not None:
         write_report(runs, options.output)
     print_tables(shown)
+    for path, results in runs:
+        if not results.complete:
+            print(f"{path} is incomplete: its command, run again, goes on where it stopped.\n")
     if options.output is not None:
         print(f"wrote {options.output}")

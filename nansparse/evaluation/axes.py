@@ -48,10 +48,13 @@ def read_axis(axes: dict[str, Axis], name: str, value: Any) -> Value:
     """
     if name not in axes:
         raise InputError(f"unknown axis {name!r}; this grid has {', '.join(axes)}")
+    refusal = InputError(f"axis {name!r}: expected {axes[name].expected}, got {value!r}")
+    if isinstance(value, bool):  # to Python, true is 1
+        raise refusal
     try:
         return axes[name].read(value)
     except (ValueError, TypeError) as error:
-        raise InputError(f"axis {name!r}: expected {axes[name].expected}, got {value!r}") from error
+        raise refusal from error
 
 
 def read_sizes(text: str | int) -> tuple[int, ...]:

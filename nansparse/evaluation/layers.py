@@ -62,6 +62,19 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
     return _rows(cell, times, reasons, skipped)
 
 
+def check_layer(cell: Cell) -> None:
+    """Check that a cell is a convolution at all, before anything is run.
+
+    Args:
+        cell: A value for every axis of `LAYER_AXES`.
+
+    Raises:
+        InputError: If the kernel has another number of axes than the grid, or does not fit it.
+    """
+    kernel = _kernel(cell)
+    convolution_windows(read_sizes(str(cell["size"])), kernel, int(cell["stride"]), tuple(map(_same, kernel)))
+
+
 def _rows(cell: Cell, times: dict[str, Timing], reasons: dict[str, list[str]], skipped: float) -> list[Row]:
     """Write the times of one cell as rows, dense first."""
     best = min(times[DENSE].median, times[CHANNELS_LAST].median)
@@ -83,21 +96,30 @@ def _rows(cell: Cell, times: dict[str, Timing], reasons: dict[str, list[str]], s
 def _operands(cell: Cell, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Draw input, weight and mask of a cell."""
     grid = read_sizes(str(cell["size"]))
-    kernel = read_sizes(str(cell["kernel"]))
-    kernel = kernel * len(grid) if len(kernel) == 1 else kernel
-    if len(kernel) != len(grid):
-        raise InputError(f"kernel {cell['kernel']} has another number of axes than size {cell['size']}")
     channels, out_channels = read_channels(str(cell["channels"]))
     generator = torch.Generator().manual_seed(_SEED)
     dtype = getattr(torch, str(cell["dtype"]))
     x = torch.randn(1, channels, *grid, generator=generator).to(device, dtype)
-    weight = torch.randn(out_channels, channels, *kernel, generator=generator).to(device, dtype)
+    weight = torch.randn(out_channels, channels, *_kernel(cell), generator=generator).to(device, dtype)
     mask = nan_mask(str(cell["mask"]), channels, grid, float(cell["nan_ratio"]), generator)
     return x, weight, mask.to(device)
 
 
+def _kernel(cell: Cell) -> tuple[int, ...]:
+    axes, kernel = len(read_sizes(str(cell["size"]))), read_sizes(str(cell["kernel"]))
+    kernel = kernel * axes if len(kernel) == 1 else kernel
+    if len(kernel) != axes:
+        raise InputError(f"kernel {cell['kernel']} has another number of axes than size {cell['size']}")
+    return kernel
+
+
+def _same(size: int) -> int:
+    """Pad so that an odd kernel keeps the grid."""
+    return size // 2 if size % 2 else 0
+
+
 def _padding(weight: Tensor) -> tuple[int, ...]:
-    return tuple(size // 2 if size % 2 else 0 for size in weight.shape[2:])
+    return tuple(map(_same, weight.shape[2:]))
 
 
 def _dense_ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[], Any]]:

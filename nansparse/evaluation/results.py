@@ -127,6 +127,8 @@ def load_results(path: Path) -> Results:
     Raises:
         InputError: If it is missing, no JSON, of another schema version, or does not fit the schema.
     """
+    if path.exists() and not path.is_file():  # a device such as /dev/zero never ends
+        raise InputError(f"cannot read {path}: it is no file")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -60,6 +60,20 @@ def varying(rows: Iterable[Row]) -> list[str]:
     return [name for name, seen in values.items() if len(seen) > 1] or list(values)[:1]
 
 
+def named(cell: dict[str, Any], axes: Sequence[str]) -> str:
+    """Name a cell by what tells it from the others.
+
+    Args:
+        cell: Axis to value.
+        axes: What `varying` gives.
+
+    Returns:
+        "mask=blob nan_ratio=0.5"; all axes if the cell has none of these.
+    """
+    told = [name for name in axes if name in cell] or list(cell)
+    return " ".join(f"{name}={cell[name]}" for name in told)
+
+
 def by_cell(rows: Iterable[Row]) -> list[list[Row]]:
     """Group rows by their cells.
 
@@ -109,7 +123,10 @@ def number(value: float | None, digits: int = 4) -> str:
     Returns:
         The number, or "-".
     """
-    return "-" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text  # no "-0.00"
 
 
 def seconds(timing: dict[str, Any] | None) -> str:
@@ -171,8 +188,9 @@ def _published(results: Results) -> Table:
 
 
 def _faults(results: Results) -> Table:
+    axes = varying(results.rows)
     lines = [
-        {"cell": " ".join(f"{k}={v}" for k, v in row.cell.items()), "run": row.way, "fault": row.fault or ""}
+        {"cell": named(row.cell, axes), "run": row.way, "fault": row.fault or ""}
         for row in results.rows
         if row.status == "failed"
     ]

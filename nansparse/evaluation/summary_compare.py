@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+from nansparse.evaluation.equivalence import FEWEST_PAIRS, NOT_ENOUGH
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import Line, Table, number, share, times
 
@@ -88,10 +89,14 @@ def _even(lines: list[Line]) -> list[Line]:
 
 
 def _equivalence(results: Results) -> Table:
+    entries = results.analysis.get("equivalence", [])
+    judged = any(entry["verdict"] != NOT_ENOUGH for entry in entries)
     lines = []
-    margin, measure = 0.0, ""
-    for entry in results.analysis.get("equivalence", []):
-        margin, measure = entry["margin"], entry["measure"]
+    margin, measure, most = 0.0, "", 0
+    for entry in entries:
+        margin, measure, most = entry["margin"], entry["measure"], max(most, entry["n"])
+        if not judged and entry["label"] != entries[0]["label"]:
+            continue  # nothing can be said label by label; the means over volumes stand under "Labels"
         interval = "-" if entry["low"] is None else f"[{entry['low']:+.4f}, {entry['high']:+.4f}]"
         lines.append(
             {
@@ -112,6 +117,11 @@ def _equivalence(results: Results) -> Table:
         "the margin can be ruled out: below 0.05 (after Holm's correction over labels) a way is equivalent. "
         "The paired t-test asks whether there is any difference, and says nothing about equivalence."
     )
+    if not judged:
+        note = (
+            f"Paired over volumes, by {measure}, margin {margin:g}. Not enough data for any verdict: "
+            f"{most} volume(s), and it takes {FEWEST_PAIRS}."
+        )
     return Table("Equivalence with the dense run", note, lines)
 
 

@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+from nansparse.cli.conclusion import conclude
 from nansparse.cli.main import BAD_INPUT, main
 from nansparse.evaluation import progress
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.results import Results, Row, load_results
+from nansparse.evaluation.summary import tables
 
 SMALL = [
     "--set",
@@ -65,13 +67,22 @@ def test_finished_cells_are_not_run_again(tmp_path):
     path = tmp_path / "r.json"
     assert bench(path) == 0
     before = load_results(path)
-    assert main([*LAYERS, "--set", "nan_ratio=0.5,0.7", "--output", str(path)]) == 0
+    assert main([*LAYERS, "--set", "nan_ratio=0,0.5,0.7,0.9", "--output", str(path)]) == 0
     after = load_results(path)
-    kept = [row for row in before.rows if row.cell["nan_ratio"] == 0.5]
-    assert [row for row in after.rows if row.cell["nan_ratio"] == 0.5] == kept
-    assert {row.cell["nan_ratio"] for row in after.rows} == {0.5, 0.7}
+    assert [row for row in after.rows if row.cell["nan_ratio"] != 0.7] == before.rows
+    assert {row.cell["nan_ratio"] for row in after.rows} == {0, 0.5, 0.7, 0.9}
     assert bench(path, "--overwrite") == 0
-    assert not any(row in kept for row in load_results(path).rows if row.timing)
+    assert not any(row in before.rows for row in load_results(path).rows if row.timing)
+
+
+def test_a_smaller_grid_does_not_drop_what_is_measured(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    before = path.read_text()
+    capsys.readouterr()
+    assert main([*LAYERS, "--set", "nan_ratio=0.5", "--output", str(path)]) == BAD_INPUT
+    assert "2 finished cell(s)" in capsys.readouterr().err
+    assert path.read_text() == before
 
 
 def test_another_runs_file_is_not_mixed_in(tmp_path, capsys):
@@ -105,7 +116,8 @@ def test_a_kill_loses_the_running_cell_only(tmp_path):
     assert 0 < len(finished) < 200
     assert not left.complete
     some = sorted(finished)[-1]
-    assert main([*LAYERS, "--set", f"nan_ratio={some},0.999", "--output", str(path)]) == 0
+    ratios = ",".join(map(str, [*sorted(finished), 0.999]))
+    assert main([*LAYERS, "--set", f"nan_ratio={ratios}", "--output", str(path)]) == 0
     after = load_results(path)
     assert [r for r in after.rows if r.cell["nan_ratio"] == some] == [
         r for r in left.rows if r.cell["nan_ratio"] == some
@@ -120,19 +132,28 @@ BAD = {
     "no value": (["--set", "nan_ratio"], "axis=value"),
     "one repeat": (["--repeats", "1"], "repeats"),
     "engine": (["--engines", "warp"], "warp"),
-    "output is a folder": (["--output", "."], "."),
+    "output is a folder": (["--output", "r.json"], "r.json"),
+    "output is no JSON": (["--output", "r.csv"], "r.csv"),
+    "output in a device": (["--output", "/dev/null/r.json"], "/dev/null"),
+    "output nowhere to be": (["--output", "/proc/r.json"], "/proc"),
+    "kernel of other axes": (["--set", "kernel=3x3x3"], "kernel 3x3x3"),
+    "kernel larger than the grid": (["--set", "size=2x2", "--set", "kernel=4"], "kernel"),
+    "output is an endless device": (["--output", "endless.json"], "endless"),
 }
 
 
 @pytest.mark.parametrize(("words", "word"), BAD.values(), ids=BAD.keys())
 def test_bad_input_gives_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, word):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.json").mkdir()
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
     assert main(["bench", "layers", *words]) == BAD_INPUT
     printed = capsys.readouterr().err.strip()
     assert printed.count("\n") == 0
     assert printed.startswith("nansparse: ")
     assert word in printed
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"r.json", "endless.json"}
+    assert list((tmp_path / "r.json").iterdir()) == []
 
 
 def fresh():
@@ -150,13 +171,16 @@ def test_a_cell_that_raises_is_told_and_the_rest_is_run_and_it_is_tried_again(tm
     results = fresh()
     (fault,) = progress.run_cells(results, cells, measure, tmp_path / "r.json", quiet=True)
     assert fault == "n=1: all: RuntimeError: no such kernel"
+    assert tables(results)[-1].lines == [
+        {"cell": "n=1", "run": "all", "fault": "RuntimeError: no such kernel"}
+    ]
     assert [row.status for row in results.rows] == ["done", "failed", "done"]
     mended = True
     assert progress.run_cells(results, cells, measure, tmp_path / "r.json", quiet=True) == []
     assert len(results.rows) == 3
 
 
-def test_a_full_disk_is_told_and_nothing_measured_is_lost(tmp_path, monkeypatch):
+def test_a_full_disk_is_told_and_nothing_measured_is_lost(tmp_path, monkeypatch, capsys):
     full = True
     save = Results.save
 
@@ -184,8 +208,13 @@ def test_a_full_disk_is_told_and_nothing_measured_is_lost(tmp_path, monkeypatch)
     (fault,) = progress.run_cells(
         results, [{"n": 5}], lambda cell: [Row(cell, "a")], tmp_path / "s.json", quiet=True
     )
-    assert "No space left" in fault
+    assert fault.endswith("s.json could not be written: No space left on device")
     assert len(results.rows) == 1
+    capsys.readouterr()
+    assert conclude(results, tmp_path / "s.json", [fault]) == 1
+    told = capsys.readouterr().err
+    assert told.count("No space left") == 1
+    assert not list(tmp_path.glob("s*json"))
 
 
 def test_report_shows_one_file_and_two(tmp_path, capsys):
@@ -211,9 +240,21 @@ def test_report_refuses_what_is_no_results_file(tmp_path, capsys):
         ["r.json", "k.json"],
         ["none.json"],
         ["r.json", "r.json", "--output", "no/x.html"],
+        ["r.json", "--output", str(path)],
+        ["/dev/zero"],
     ):
         full = [word if word.startswith("--") else str(tmp_path / word) for word in words]
         assert main(["report", *full]) == BAD_INPUT
         captured = capsys.readouterr()
         assert captured.err.strip().count("\n") == 0
         assert not captured.out
+        assert json.loads(path.read_text()) == document
+
+
+def test_report_tells_what_is_missing(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    assert bench(path) == 0
+    assert "incomplete" not in capsys.readouterr().out
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
+    assert main(["report", str(path)]) == 0
+    assert "r.json is incomplete" in capsys.readouterr().out

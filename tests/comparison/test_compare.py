@@ -184,6 +184,7 @@ BAD = {
     "model": (["s.nii.gz", "--model", "no.such:net"], "no"),
     "device": (["s.nii.gz", "--device", "cuda:77"], "cuda:77"),
     "folder without images": (["empty"], "empty"),
+    "the only image is none": (["broken.nii.gz"], "broken.nii.gz"),
 }
 
 
@@ -192,12 +193,13 @@ def test_bad_input_gives_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys,
     monkeypatch.chdir(tmp_path)
     brain(tmp_path / "s.nii.gz", 0)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.nii.gz").write_bytes(b"no image")
     net = [] if "--model" in words else ["--model", "tests.comparison.nets:Segmenter"]
     assert main(["compare", *words, *net]) == BAD_INPUT
     printed = capsys.readouterr().err.strip()
     assert printed.count("\n") == 0
     assert word in printed
-    assert {path.name for path in tmp_path.iterdir()} == {"s.nii.gz", "empty"}
+    assert {path.name for path in tmp_path.iterdir()} == {"s.nii.gz", "empty", "broken.nii.gz"}
 
 
 def sweep(folder, *words):
@@ -219,7 +221,15 @@ def test_a_sweep_finds_its_front_and_recommends_within_the_loss(folder, capsys):
     assert fastest.cell in results.analysis["pareto"]
     assert "recommended" in capsys.readouterr().out.lower()
     assert (folder / "m.png").exists()
-    assert sweep(folder, "--loss", "-1") == BAD_INPUT
+    for loss in ("-1", "nan", "inf"):
+        assert sweep(folder, "--loss", loss) == BAD_INPUT
+    capsys.readouterr()
+    (folder / "in" / "s0.nii.gz").write_bytes(b"no image")
+    assert sweep(folder, "--overwrite") == BAD_INPUT
+    told = capsys.readouterr().err
+    assert "s0.nii.gz" in told
+    assert told.count("\n") == 1
+    assert load_results(folder / "m.json") == results
 
 
 @pytest.mark.slow
