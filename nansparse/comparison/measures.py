@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,15 @@ class Reference:
     classes: int
     names: dict[int, str]
     true_class: int | None = None
+
+    @cached_property
+    def true_labels(self) -> frozenset[int]:
+        """The labels above 0 that the truth holds; looked up once for all ways."""
+        return (
+            frozenset()
+            if self.truth is None
+            else frozenset(int(label) for label in np.unique(self.truth.numpy()) if label > 0)
+        )
 
 
 def measure(row: Row, measured: Measured, reference: Reference, task: str, *, surfaces: bool) -> None:
@@ -109,8 +119,7 @@ def _compare_labels(
     """Compare label by label: every class of the network but background, and what else the truth holds."""
     labels, expected = _inside(result, reference), _inside(other, reference)
     wanted = set(range(1, max(reference.classes, 2)))
-    if reference.truth is not None:
-        wanted |= {int(label) for label in np.unique(reference.truth.numpy()) if label > 0}
+    wanted |= reference.true_labels
     if surfaces:
         found = compare_labels(labels, expected, sorted(wanted), reference.prepared.affine)
     else:
