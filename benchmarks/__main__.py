@@ -1,16 +1,23 @@
-"""The command: `python -m benchmarks WHAT ...`, tables on the terminal and JSON in a file each."""
+"""The command: `python -m benchmarks WHAT ...`, tables on the terminal and a results file each."""
 
 import argparse
-import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 
 from benchmarks import networks, overhead, pooling, tables
+from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
-from nansparse.evaluation.tables import markdown
+from nansparse.evaluation.progress import check_output
+from nansparse.evaluation.results import Results
+from nansparse.evaluation.summary import tables as tables_of
+
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -20,68 +27,75 @@ def main() -> None:
         "what",
         nargs="*",
         default=["overhead"],
-        help="overhead (the default), pooling, networks, paper-tables; for layers: nansparse bench layers",
+        help=f"{', '.join(BENCHMARKS)}; overhead by default; for layers and models: nansparse bench",
     )
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the JSON files")
+    parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the files")
     options = parser.parse_args()
-    known = {"overhead": _overhead, "pooling": _pooling}
-    known |= {"networks": _networks, "paper-tables": _paper_tables}
-    unknown = [what for what in options.what if what not in known]
+    unknown = [what for what in options.what if what not in BENCHMARKS]
     if unknown or options.repeats < 2:
-        parser.error(f"expected {', '.join(known)} and at least 2 repeats, got {unknown or options.repeats}")
-    options.output.mkdir(parents=True, exist_ok=True)
+        parser.error(
+            f"expected {', '.join(BENCHMARKS)} and at least 2 repeats, got {unknown or options.repeats}"
+        )
     for what in options.what:
-        with fixed_conditions(options.threads):
-            result = {"environment": describe_environment(), "measurements": known[what](options.repeats)}
         path = options.output / f"{what}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {path}")
+        check_output(path)
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        with fixed_conditions(options.threads):
+            results = Results(what, command, describe_environment(), {"repeats": options.repeats})
+            BENCHMARKS[what](results)
+        results.complete = True
+        print_tables(tables_of(results))
+        print("wrote " + ", ".join(map(str, results.save(path))))
 
 
-def _overhead(repeats: int) -> list[dict[str, Any]]:
+def counted(things: Sequence[T]) -> Iterable[T]:
+    """Show progress, with the time that is left.
+
+    Args:
+        things: What is gone through.
+
+    Returns:
+        The same.
+    """
     from tqdm import tqdm
 
-    done = [overhead.measure_overhead(filters, repeats) for filters in tqdm((32, 64), desc="overhead")]
-    rows = [
-        {
-            "filters": str(m["filters"]),
-            "overhead": f"{100 * m['overhead']:.1f} %",
-            "ties by chance": "yes: marking is in it" if m["marked"] else "no",
-        }
-        for m in done
-    ]
-    print(markdown(rows))
-    return done
+    return cast("Iterable[T]", tqdm(things))
 
 
-def _pooling(repeats: int) -> list[dict[str, Any]]:
-    from tqdm import tqdm
+def _overhead(results: Results) -> None:
+    for filters in counted(overhead.FILTERS):
+        results.rows += overhead.measure_overhead(filters, results.settings["repeats"])
+    results.analysis["note"] = overhead.NOTE
 
+
+def _pooling(results: Results) -> None:
     cells = [(g, s, r) for g in pooling.GEOMETRIES for s in pooling.SHAPES for r in pooling.RATIOS]
-    done = [pooling.measure_pooling(*cell, repeats) for cell in tqdm(cells, desc="pooling", unit="cell")]
-    print(markdown(pooling.rows(done)))
-    return done
+    for cell in counted(cells):
+        results.rows += pooling.measure_pooling(*cell, results.settings["repeats"])
 
 
-def _networks(repeats: int) -> list[dict[str, Any]]:
-    from tqdm import tqdm
+def _networks(results: Results) -> None:
+    results.settings["margin"] = networks.MARGIN
+    for name in counted(list(networks.NETWORKS)):
+        results.rows += networks.measure_network(name, results.settings["repeats"])
+    results.analysis["note"] = networks.NOTE
 
-    done = [networks.measure_network(name, repeats) for name in tqdm(networks.NETWORKS, desc="networks")]
-    print(markdown(networks.rows(done)))
-    return done
 
-
-def _paper_tables(repeats: int) -> list[dict[str, Any]]:
+def _paper_tables(results: Results) -> None:
     """Count windows; nothing is timed, so nothing is repeated."""
-    del repeats
-    done = []
-    for network in tables.NETWORKS:
-        done.append(tables.make_table(network))
-        print(f"{markdown(tables.rows(done[-1]))}\n\nWeights: {network.weights}. {network.why}\n")
-    return done
+    for network in counted(tables.NETWORKS):
+        results.rows += tables.count_windows(network)
+    results.analysis = tables.published_beside(results.rows)
 
+
+BENCHMARKS: dict[str, Callable[[Results], None]] = {
+    "overhead": _overhead,
+    "pooling": _pooling,
+    "networks": _networks,
+    "paper-tables": _paper_tables,
+}
 
 if __name__ == "__main__":
     main()

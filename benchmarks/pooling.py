@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import time_side_by_side
 from nansparse import SparseActivation, registry
 from nansparse.evaluation.masks import nan_mask
+from nansparse.evaluation.results import Row
+from nansparse.evaluation.timing import time_interleaved
 from nansparse.functional import nan_max_pool
 from nansparse.pooled_rows import cell_peaks, pool_rows
 
@@ -18,9 +19,10 @@ GEOMETRIES = {
 }
 SHAPES = ("blob", "sites")
 RATIOS = (0.0, 0.5, 0.9)
+DEFINITION = "the definition, dense"
 
 
-def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[str, Any]:
+def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> list[Row]:
     """Time the pooling of one activation.
 
     The plan of the windows is made anew in every run.
@@ -32,7 +34,7 @@ def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[s
         repeats: Counted rounds.
 
     Returns:
-        JSON-able measurement; milliseconds.
+        A row a way; "speed_up" is over the definition, which computes dense.
     """
     channels, grid, kernel, stride = GEOMETRIES[name]
     generator = torch.Generator().manual_seed(0)
@@ -50,23 +52,11 @@ def measure_pooling(name: str, shape: str, ratio: float, repeats: int) -> dict[s
         pool_rows(activation, kernel, stride, mode="conservative", find=finder)
 
     ways: dict[str, Any] = {way: lambda finder=finder: run(finder) for way, finder in finders.items()}
-    ways["the definition, dense"] = lambda: nan_max_pool(x, kernel, stride, mode="conservative")
-    times = time_side_by_side(ways, repeats=repeats)
-    return {"geometry": name, "mask": shape, "nan_sites": ratio, "times": times}
-
-
-def rows(measurements: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Write measurements as rows of text.
-
-    Args:
-        measurements: What `measure_pooling` gave.
-
-    Returns:
-        Column name to text.
-    """
-    table = []
-    for m in measurements:
-        row = {"pooling": m["geometry"], "mask": m["mask"], "NaN sites": f"{100 * m['nan_sites']:.0f} %"}
-        row.update({way: f"{time['median']:.1f} ms" for way, time in m["times"].items()})
-        table.append(row)
-    return table
+    ways[DEFINITION] = lambda: nan_max_pool(x, kernel, stride, mode="conservative")
+    times = time_interleaved(ways, repeats=repeats)
+    cell = {"pooling": name, "mask": shape, "nan_ratio": ratio}
+    dense = times[DEFINITION].median
+    return [
+        Row(cell, way, timing=timing.to_dict(), values={"speed_up": dense / timing.median})
+        for way, timing in times.items()
+    ]

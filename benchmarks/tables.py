@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import nansparse
 from nansparse import NothingToDoWarning, RunRecord
+from nansparse.evaluation.results import Row
 from nansparse.imaging import conform, load_template, slabs
 from nansparse.zoo import FONDUE, Xception, load_digits_model, load_tissue_model
 from nansparse.zoo.digits_data import load_digits
@@ -158,33 +159,52 @@ NETWORKS = (
 )
 
 
-def make_table(network: Network) -> dict[str, Any]:
+def count_windows(network: Network) -> list[Row]:
     """Run a network in all its settings and count windows block by block.
 
     Args:
         network: The network.
 
     Returns:
-        JSON-able table: "rows" hold a block and, for each setting, the share skipped and the published text.
+        A row a block and setting, with the share of its windows that was skipped.
     """
     model, inputs = network.model(), list(network.inputs())
     found = {setting: _run(model, inputs, setting, network.block) for setting in network.settings}
     blocks = list(dict.fromkeys(block for shares in found.values() for block in shares))
-    return {
-        "network": network.name,
-        "weights": network.weights,
-        "inputs": f"{sum(len(x) for x in inputs)} of {tuple(inputs[0].shape[1:])}",
-        "settings": [f"{mode} {threshold:g}" for mode, threshold in network.settings],
-        "rows": [
-            {
-                "block": block,
-                "skipped": [found[setting][block] for setting in network.settings],
-                "published": [network.published.get(s, {}).get(block) for s in network.settings],
-            }
-            for block in blocks
-        ],
-        "why": network.why,
-    }
+    return [
+        Row(
+            {"network": network.name, "block": block},
+            _named(setting),
+            policy={"mode": setting[0], "threshold": setting[1]},
+            values={"windows_skipped": found[setting][block]},
+        )
+        for block in blocks
+        for setting in network.settings
+    ]
+
+
+def published_beside(rows: Sequence[Row]) -> dict[str, Any]:
+    """Look up what the paper says of what was counted.
+
+    Args:
+        rows: Of `count_windows`.
+
+    Returns:
+        "published" (network, block, way, and the text of the paper) and "notes" by network.
+    """
+    networks = {network.name: network for network in NETWORKS}
+    published = [
+        {"network": name, "block": block, "way": _named(setting), "text": text}
+        for name in dict.fromkeys(row.cell["network"] for row in rows)
+        for setting, texts in networks[name].published.items()
+        for block, text in texts.items()
+    ]
+    notes = {network.name: f"Weights: {network.weights}. {network.why}" for network in NETWORKS}
+    return {"published": published, "notes": notes}
+
+
+def _named(setting: Setting) -> str:
+    return f"{setting[0]} {setting[1]:g}"
 
 
 def _run(
@@ -218,22 +238,3 @@ def shares(run: RunRecord, block: Callable[[str], str]) -> dict[str, float]:
                 counts[name][1] += layer.windows
     whole = counts.pop("all")
     return {name: skipped / total for name, (skipped, total) in [*counts.items(), ("all", whole)]}
-
-
-def rows(table: dict[str, Any]) -> list[dict[str, str]]:
-    """Write a table as rows of text.
-
-    Args:
-        table: What `make_table` gave.
-
-    Returns:
-        Column name to text.
-    """
-    lines = []
-    for row in table["rows"]:
-        line = {table["network"]: row["block"]}
-        for setting, share, text in zip(table["settings"], row["skipped"], row["published"], strict=True):
-            line[setting] = f"{share:.2f}"
-            line[f"{setting}, published"] = text or "-"
-        lines.append(line)
-    return lines

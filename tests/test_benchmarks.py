@@ -1,11 +1,18 @@
-"""The benchmarks measure what they say: masks, medians, and that engines are compared at all."""
+"""The benchmarks measure what they say, and what they wrote can be shown."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
-from benchmarks import pooling
-from benchmarks.measure import time_side_by_side
+from benchmarks import overhead, pooling
+from nansparse.cli.main import main
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.masks import nan_mask
+from nansparse.evaluation.results import load_results
+from nansparse.evaluation.timing import Timing
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def test_masks_have_the_share_asked_for():
@@ -24,14 +31,6 @@ def test_a_blob_is_compact_and_random_sites_are_not():
     assert edges["blob"] * 5 < edges["sites"]
 
 
-def test_every_way_is_timed_as_often_and_the_median_lies_between_the_quartiles():
-    times = time_side_by_side({"a": lambda: None, "b": lambda: None}, repeats=5, warmup=1)
-    assert set(times) == {"a", "b"}
-    for measured in times.values():
-        assert len(measured["ms"]) == 5
-        assert measured["quartiles"][0] <= measured["median"] <= measured["quartiles"][1]
-
-
 def test_conditions_are_put_back():
     before = torch.get_num_threads()
     with fixed_conditions(1):
@@ -42,8 +41,28 @@ def test_conditions_are_put_back():
 
 def test_pooling_is_timed_in_each_way(monkeypatch):
     monkeypatch.setitem(pooling.GEOMETRIES, "small", (2, (8, 8), 2, 2))
-    measured = pooling.measure_pooling("small", "sites", 0.5, repeats=2)
-    (row,) = pooling.rows([measured])
-    assert row["NaN sites"] == "50 %"
-    assert {"cells (torch)", "the definition, dense"} <= set(measured["times"])
-    assert all(row[way].endswith(" ms") for way in measured["times"])
+    rows = {row.way: row for row in pooling.measure_pooling("small", "sites", 0.5, repeats=2)}
+    assert {"cells (torch)", pooling.DEFINITION} <= set(rows)
+    for row in rows.values():
+        assert len(row.timing["seconds"]) == 2
+        assert row.values["speed_up"] == rows[pooling.DEFINITION].seconds / row.seconds
+
+
+def test_overhead_is_that_of_the_enabled_run(monkeypatch):
+    slow = {"dense": Timing((1.0, 2.0, 3.0)), "enabled": Timing((2.0, 3.0, 9.0))}
+    monkeypatch.setattr(overhead, "time_interleaved", lambda ways, repeats: slow)
+    dense, enabled = overhead.measure_overhead(1, repeats=3)
+    assert dense.way == "dense"
+    assert enabled.values["overhead"] == 0.5
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_committed_file_can_be_shown(path, capsys):
+    results = load_results(path)
+    assert results.complete
+    assert results.environment["denormals_flushed"]
+    assert results.kind == path.stem.replace("_", "-")
+    assert main(["report", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("|") for line in lines) >= 2 + len({str(row.cell) for row in results.rows})
+    assert path.with_suffix(".csv").exists()

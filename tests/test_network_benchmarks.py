@@ -6,6 +6,8 @@ from torch import nn
 
 import nansparse
 from benchmarks import networks, tables
+from nansparse.evaluation.results import Results
+from nansparse.evaluation.summary import tables as tables_of
 
 
 def test_shares_are_counted_block_by_block():
@@ -24,14 +26,15 @@ def test_shares_are_counted_block_by_block():
 
 def test_the_digits_table_stands_beside_the_published_one():
     digits = next(network for network in tables.NETWORKS if network.name == "digits")
-    table = tables.make_table(digits)
-    assert [row["block"] for row in table["rows"]] == ["conv1", "conv2", "conv3", "conv4", "all"]
-    assert [row["published"] for row in table["rows"]][1] == ["0.75", "0.15"]
-    assert all(0 <= share <= 1 for row in table["rows"] for share in row["skipped"])
-    first = tables.rows(table)[1]
-    assert first["digits"] == "conv2"
-    assert first["aggressive 0.5, published"] == "0.75"
-    assert float(first["aggressive 0.5"]) > 0.4
+    rows = tables.count_windows(digits)
+    assert all(0 <= row.values["windows_skipped"] <= 1 for row in rows)
+    results = Results("paper-tables", "", {}, {}, rows, tables.published_beside(rows))
+    (table,) = tables_of(results)
+    assert [line["digits"] for line in table.lines] == ["conv1", "conv2", "conv3", "conv4", "all"]
+    line = table.lines[1]
+    assert (line["aggressive 0.5, published"], line["aggressive 1, published"]) == ("0.75", "0.15")
+    assert float(line["aggressive 0.5"]) > 0.4
+    assert "trained on scikit-learn" in table.note
 
 
 @pytest.mark.parametrize("network", tables.NETWORKS, ids=lambda network: network.name)
@@ -70,15 +73,16 @@ def test_a_network_is_measured_in_every_way(monkeypatch):
     x = torch.zeros(1, 1, 32, 32, 32)
     x[..., 8:24, 8:24, 8:24] = 1
     monkeypatch.setattr(networks, "head", lambda side: x)
-    measured = networks.measure_network("small", repeats=1)
-    assert list(measured["times"]) == [
+    rows = networks.measure_network("small", repeats=2)
+    assert [row.way for row in rows] == [
         "dense",
         "dense, channels_last",
         "dense, bounding box",
         "background marked",
     ]
-    assert measured["box"] == 1 / 8
-    assert 0.5 < measured["windows_skipped"] < 1
-    (row,) = networks.rows([measured])
-    assert row["grid"] == "32x32x32"
-    assert row["over dense"].endswith("x")
+    assert rows[2].values["share_of_grid"] == rows[3].values["share_of_grid"] == 1 / 8
+    assert 0.5 < rows[3].values["windows_skipped"] < 1
+    assert max(row.values["speed_up"] for row in rows[:2]) == 1.0
+    (table,) = tables_of(Results("networks", "", {}, {}, rows))
+    assert [line["run"] for line in table.lines] == [row.way for row in rows]
+    assert table.lines[3]["windows skipped"].endswith(" %")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +45,22 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     """Run the demonstration.
 
     Args:
         options: Parsed arguments.
 
+    Returns:
+        The exit code: 0, or 1 when something could not be written.
+
     Raises:
         InputError: If the output folder cannot be made.
     """
+    from nansparse.cli.conclusion import conclude
     from nansparse.evaluation.conditions import fixed_conditions
     from nansparse.evaluation.demonstration import demonstrate
     from nansparse.evaluation.subject import load_subject
-    from nansparse.evaluation.tables import markdown
     from nansparse.imaging.picture import draw_comparison
     from nansparse.policy import Policy
     from nansparse.zoo.tissue import load_tissue_model
@@ -71,11 +73,8 @@ def run(options: argparse.Namespace) -> None:
         subject = load_subject(options.image)
         model = load_tissue_model(options.weights)
         result = demonstrate(model, subject, policy, threads=options.threads, slices=options.slices)
-    print(markdown(result.rows()))
-    print("\n".join(result.remarks()))
     options.output.mkdir(parents=True, exist_ok=True)
-    written = result.save_labels(options.output)
-    written.append(draw_comparison(result, options.output / "demo.png"))
-    summary = options.output / "demo.json"
-    summary.write_text(json.dumps(result.to_dict(), indent=1) + "\n")
-    print("wrote " + ", ".join(str(path) for path in [*written, summary]))
+    drawn = draw_comparison(result, options.output / "demo.png")  # first: the report shows it
+    code = conclude(result.results(options.command_line), options.output / "demo.json", [])
+    print("wrote " + ", ".join(str(path) for path in [drawn, *result.save_labels(options.output)]))
+    return code

@@ -14,8 +14,10 @@ from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.lineup import AGGRESSIVE, CHANNELS_LAST, CONSERVATIVE, DENSE, PLANE, set_up_ways
 from nansparse.evaluation.metrics import dice, disagreeing
+from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.runs import Way, take_turn, warm_up
 from nansparse.evaluation.subject import Subject
+from nansparse.evaluation.timing import Timing
 from nansparse.imaging.conform import restore_labels
 from nansparse.imaging.nifti import save_labels
 from nansparse.imaging.slices import slabs, to_slices
@@ -73,86 +75,48 @@ class Demonstration:
             return None
         return to_slices(self.subject.truth, PLANE)[self.first : self.first + len(self.ways[0].volume())]
 
-    def measures(self) -> list[dict[str, Any]]:
+    def results(self, command: str) -> Results:
         """Compare every way with the dense labels and the truth.
 
+        Args:
+            command: The command line.
+
         Returns:
-            One JSON-able row a way.
+            A row a way; labels are tissues.
         """
         dense, truth = self.way(DENSE).volume(), self.truth()
-        rows = []
-        for way in self.ways:
-            labels = way.volume()
-            record = way.record
-            rows.append(
-                {
-                    "run": way.name,
-                    "batch_size": way.batch_size,
-                    "seconds": way.total,
-                    "turns": way.seconds,
-                    "speed_up": self.best_dense.total / way.total,
-                    "windows_skipped": record.windows_skipped / record.windows if record else None,
-                    "macs_skipped": record.macs_skipped / record.macs if record else None,
-                    "densified": record.densified if record else None,
-                    "dice_truth": _named(dice(labels, truth, TISSUE_NUMBERS)) if truth is not None else None,
-                    "dice_dense": _named(dice(labels, dense, TISSUE_NUMBERS)),
-                    "disagreeing_voxels": disagreeing(labels, dense),
-                }
-            )
-        return rows
-
-    def rows(self) -> list[dict[str, str]]:
-        """Write the measures as text.
-
-        Returns:
-            One row a way.
-        """
-        rows = []
-        for measure in self.measures():
-            row = {"run": measure["run"], "seconds": f"{measure['seconds']:.1f}"}
-            row["speed-up"] = f"{measure['speed_up']:.2f}x"
-            row["windows skipped"] = _share(measure["windows_skipped"])
-            row["MACs skipped"] = _share(measure["macs_skipped"])
-            for key, against in (("dice_truth", "maps"), ("dice_dense", "dense")):
-                values = measure[key]
-                for tissue in TISSUES[1:]:
-                    row[f"{tissue} / {against}"] = "-" if values is None else f"{values[tissue]:.4f}"
-            rows.append(row)
-        return rows
-
-    def remarks(self) -> list[str]:
-        """Say how the table is to be read.
-
-        Returns:
-            Sentences.
-        """
-        sizes = ", ".join(f"{way.name}: {way.batch_size}" for way in self.ways)
-        return [
-            "",
-            f"speed-up: over the faster of the two dense runs on the whole volume ({self.best_dense.name}).",
-            "tissue / maps: Dice against the labels made from the template's tissue maps; tissue / dense: "
-            "against the labels of the dense run.",
-            f"slices a call: {sizes}.",
-            f"{len(self.ways[0].volume())} slices, {self.environment['threads']} thread(s), "
-            f"{self.environment['processor']}, torch {self.environment['torch']}",
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give everything as JSON-able data.
-
-        Returns:
-            Environment, policy, and one entry a way with the record of its layers.
-        """
-        entries = self.measures()
-        for entry, way in zip(entries, self.ways, strict=True):
-            entry["layers"] = way.record.to_dict()["layers"] if way.record else None
-        return {
-            "subject": self.subject.name,
-            "environment": self.environment,
-            "policy": self.policy.to_dict(),
+        settings = {
+            "first_slice": self.first,
+            "slices": len(dense),
             "best_dense": self.best_dense.name,
-            "runs": entries,
+            "policy": self.policy.to_dict(),
         }
+        rows = [self._row(way, dense, truth) for way in self.ways]
+        return Results("demo", command, self.environment, settings, rows, complete=True)
+
+    def _row(self, way: Way, dense: Voxels, truth: Voxels | None) -> Row:
+        labels, record = way.volume(), way.record
+        row = Row(
+            {"volume": self.subject.name},
+            way.name,
+            policy=way.options,
+            timing={**Timing((way.total,)).to_dict(), "parts": way.seconds},
+        )
+        row.values = {
+            "speed_up": self.best_dense.total / way.total,
+            "batch_size": float(way.batch_size),
+            "disagreeing_voxels": float(disagreeing(labels, dense)),
+        }
+        if record is not None:
+            row.values["windows_skipped"] = record.windows_skipped / record.windows
+            row.values["macs_skipped"] = record.macs_skipped / record.macs
+            row.values["densified"] = float(record.densified)
+            row.layers = record.to_dict()["layers"]
+        for name, other in (("dice", dense), ("dice_truth", truth)):
+            if other is not None:
+                for tissue, overlap in dice(labels, other, TISSUE_NUMBERS).items():
+                    row.labels.setdefault(TISSUES[tissue], {})[name] = overlap
+        return row
 
     def save_labels(self, folder: Path) -> list[Path]:
         """Write the label volumes of the dense, conservative and aggressive runs on the native grid.
@@ -211,11 +175,3 @@ def demonstrate(
             take_turn(ways, slabs(volume, PLANE, range(start, stop)), turn)
         environment = describe_environment()
     return Demonstration(subject, policy, ways, first, environment, model)
-
-
-def _named(values: dict[int, float]) -> dict[str, float]:
-    return {TISSUES[label]: value for label, value in values.items()}
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"

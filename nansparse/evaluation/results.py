@@ -18,7 +18,10 @@ from nansparse.errors import InputError
 from nansparse.imaging.atomic import whole_file
 
 SCHEMA, VERSION = "nansparse.results", 1
-KINDS = ("bench-layers", "bench-models", "compare")
+KINDS = (
+    *("bench-layers", "bench-models", "compare", "demo"),
+    *("memory", "networks", "overhead", "paper-tables", "pooling", "synchronisations"),
+)
 Cell = dict[str, Any]
 
 

@@ -34,6 +34,7 @@ class Way:
         name: What the table calls it.
         predict: Slabs (N, C, H, W) to labels uint8 (N, H, W).
         record: What nansparse did; None for a dense way.
+        options: Those of `nansparse.enable`; None for a dense way.
         batch_size: Slices per call.
         seconds: Time of every turn.
         labels: Labels so far, in order.
@@ -42,6 +43,7 @@ class Way:
     name: str
     predict: Predict
     record: RunRecord | None = None
+    options: dict[str, Any] | None = None
     batch_size: int = 1
     seconds: list[float] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
@@ -133,7 +135,7 @@ def sparse_way(
 
     options: dict[str, Any] = {**policy.to_dict(), "generator": policy.generator}
     with nansparse.enable(own, **options) as record:
-        yield Way(name, predict, record)
+        yield Way(name, predict, record, policy.to_dict())
 
 
 def warm_up(ways: Sequence[Way], slabs: Tensor) -> None:

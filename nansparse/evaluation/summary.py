@@ -36,11 +36,18 @@ def tables(results: Results) -> list[Table]:
         The tables that such results have, the most important first; tables without lines are left out.
     """
     from nansparse.evaluation.summary_compare import comparison_tables
+    from nansparse.evaluation.summary_demo import demo_tables
     from nansparse.evaluation.summary_models import model_tables
+    from nansparse.evaluation.summary_plain import paper_tables, plain_tables
 
-    made = {"bench-layers": _layer_tables, "bench-models": model_tables, "compare": comparison_tables}[
-        results.kind
-    ](results)
+    own = {
+        "bench-layers": _layer_tables,
+        "bench-models": model_tables,
+        "compare": comparison_tables,
+        "demo": demo_tables,
+        "paper-tables": paper_tables,
+    }
+    made = own.get(results.kind, plain_tables)(results)
     return [table for table in [*made, _faults(results)] if table.lines]
 
 

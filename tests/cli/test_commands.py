@@ -1,12 +1,11 @@
 """The commands as a user meets them: exit codes, one line for bad input, nothing half-written."""
 
-import json
-
 import nibabel
 import numpy as np
 import pytest
 
 from nansparse.cli.main import BAD_INPUT, main
+from nansparse.evaluation.results import load_results
 
 
 @pytest.fixture
@@ -85,7 +84,15 @@ def test_a_short_demo_writes_labels_picture_and_numbers(folder, capsys):
         assert np.allclose(image.affine, template.affine)
         assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2, 3}
     assert (folder / "out" / "demo.png").stat().st_size > 10_000
-    runs = {run["run"]: run for run in json.loads((folder / "out" / "demo.json").read_text())["runs"]}
-    assert runs["conservative"]["macs_skipped"] > 0.2
-    assert runs["conservative"]["dice_dense"]["grey"] > 0.999
-    assert runs["aggressive"]["dice_dense"]["white"] > 0.98
+    results = load_results(folder / "out" / "demo.json")
+    rows = {row.way: row for row in results.rows}
+    assert rows["conservative"].values["macs_skipped"] > 0.2
+    assert rows["conservative"].labels["grey"]["dice"] > 0.999
+    assert rows["aggressive"].labels["white"]["dice"] > 0.98
+    assert rows["aggressive"].policy["mode"] == "aggressive"
+    assert rows["dense, NCHW"].policy is None
+    assert results.settings["best_dense"] in rows
+    assert main(["report", str(folder / "out" / "demo.json")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.strip() in table
+    assert '<img alt="demo"' in (folder / "out" / "demo.html").read_text()

@@ -45,7 +45,7 @@ def test_tables_stand_beside_the_file(results, tmp_path):
 FAULTS = {
     "other version": (lambda d: d.update(version=2), "version 2"),
     "other schema": (lambda d: d.update(schema="else"), "no results file"),
-    "unknown kind": (lambda d: d.update(kind="demo"), r"\$.kind"),
+    "unknown kind": (lambda d: d.update(kind="else"), r"\$.kind"),
     "missing part": (lambda d: d.pop("settings"), "settings"),
     "unknown part": (lambda d: d.update(extra=1), "extra"),
     "no sample": (lambda d: d["rows"][0]["timing"].update(seconds=[]), "seconds"),
