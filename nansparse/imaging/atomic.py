@@ -23,6 +23,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: If the folder does not exist or cannot be written to, or `path` is a folder.
+        OSError: If the block or the disk fails; it names `path`.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -37,5 +38,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     with scratch as folder:
         unfinished = Path(folder) / path.name
-        yield unfinished
-        os.replace(unfinished, path)
+        try:
+            yield unfinished
+            os.replace(unfinished, path)
+        except OSError as error:
+            # A full disk names no file, or the temporary one, which tells nobody anything.
+            if error.filename is None or str(error.filename).startswith(folder):
+                error.filename = str(path)
+            raise

@@ -19,8 +19,8 @@ from nansparse.prediction.telling import told
 from nansparse.zoo.checkpoints import check_fit, read_state
 
 TISSUE = "tissue"
-# Modules in order of dimension: the first convolution says what a network sees.
-_CONVOLUTIONS = {nn.Conv2d: 2, nn.Conv3d: 3, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
+# The first convolution, or subclass of one (weight standardization, say), says what a network sees.
+_CONVOLUTIONS = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
 
 
 def zoo_names() -> list[str]:
@@ -116,7 +116,7 @@ def spatial_axes(model: nn.Module) -> int | None:
         2 or 3, from its first convolution; None if it has none.
     """
     first = first_convolution(model)
-    return None if first is None else _CONVOLUTIONS[type(first)]
+    return next((axes for axes, kinds in _CONVOLUTIONS.items() if isinstance(first, kinds)), None)
 
 
 def first_convolution(model: nn.Module) -> Any:
@@ -128,7 +128,8 @@ def first_convolution(model: nn.Module) -> Any:
     Returns:
         The module, or None.
     """
-    return next((module for module in model.modules() if type(module) in _CONVOLUTIONS), None)
+    kinds = tuple(kind for kinds in _CONVOLUTIONS.values() for kind in kinds)
+    return next((module for module in model.modules() if isinstance(module, kinds)), None)
 
 
 def _imported(name: str, search_path: str) -> Callable[..., Any]:
@@ -138,7 +139,7 @@ def _imported(name: str, search_path: str) -> Callable[..., Any]:
         sys.path.insert(0, search_path)
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may do anything while it is imported
         raise InputError(f"cannot import {module_name!r}: {told(error)}") from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
@@ -154,7 +155,7 @@ def _called(name: str, factory: Callable[..., Any], arguments: dict[str, Any]) -
         return factory(**arguments)
     except InputError:
         raise
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise InputError(f"{name} could not be made with {arguments}: {told(error)}") from error
 
 

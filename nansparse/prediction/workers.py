@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,7 +24,7 @@ from nansparse.prediction.telling import told
 from nansparse.prediction.volume import Job
 
 _GLANCE = 0.2  # seconds between looks at whether the work is still wanted
-_PATIENCE = 5.0  # seconds that a worker gets to leave by itself
+_PATIENCE = 5.0  # seconds that a worker gets to leave by itself, and again once it is told to
 
 
 def open_jobs(jobs: Sequence[Job], *, overwrite: bool) -> tuple[list[Outcome], list[Job]]:
@@ -79,6 +80,7 @@ def _keep_busy(
     stop: threading.Event,
 ) -> None:
     """Feed one worker process, and start another where it dies."""
+    _hide_interrupts()
     worker: _Worker | None = None
     try:
         while (job := waiting.get()) is not None and not stop.is_set():
@@ -95,6 +97,18 @@ def _keep_busy(
     finally:
         if worker is not None:
             worker.stop()
+
+
+def _hide_interrupts() -> None:
+    """Keep Ctrl-C, which reaches every process of the terminal, from what this thread starts.
+
+    Processes take over the mask of the thread that starts them, from their first instruction on. Whoever
+    wants the volumes hears Ctrl-C and ends the workers.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        # multiprocessing starts this helper with the first process, and unmasks the signal in doing so.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _death(code: int | None, error: Exception) -> str:
@@ -144,10 +158,11 @@ class _Worker:
             Its exit code.
         """
         self._pipe.close()
-        self._process.join(_PATIENCE)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join()
+        for end in (self._process.terminate, self._process.kill):
+            self._process.join(_PATIENCE)
+            if self._process.is_alive():
+                end()
+        self._process.join()
         code: int | None = self._process.exitcode
         return code
 
@@ -161,4 +176,4 @@ def _serve(recipe: Recipe, pipe: Connection) -> None:
         while True:
             pipe.send(attempt(recipe, networks, pipe.recv()))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return  # the parent has no more work, is gone, or was interrupted too and tells
+        return  # the parent has no more work, is gone, or (where signals have no mask) was interrupted too

@@ -1,6 +1,9 @@
 """`nansparse predict` as a user meets it."""
 
+import errno
 import json
+import os
+import sys
 
 import nibabel
 import numpy as np
@@ -102,6 +105,10 @@ def test_a_monai_bundle_by_its_folder(folder):
 
 BAD = {
     "no model": (["--model", "no.such:net"], "cannot import 'no.such'"),
+    "a module that ends the program": (["--model", "ends:net"], "cannot import 'ends': SystemExit: 3"),
+    "a factory that ends the program": (["--model", f"{NETS}:ends"], "could not be made with {}: SystemExit"),
+    "a module that is no Python": (["--model", "broken:net"], "cannot import 'broken': SyntaxError"),
+    "damaged weights": ([*MODEL, "--weights", "damaged.safetensors"], "is not a readable safetensors file"),
     "no module": (["--model", f"{NETS}:no_model"], "expected a torch.nn.Module"),
     "unknown name": (["--model", "UNet9000"], "no model 'UNet9000'"),
     "arguments that are no JSON": ([*MODEL, "--model-args", "{"], "--model-args is no JSON"),
@@ -127,8 +134,13 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD.values(), ids=BAD.keys())
-def test_bad_options_give_one_line_and_write_nothing(folder, capsys, arguments, words):
+def test_bad_options_give_one_line_and_write_nothing(folder, capsys, monkeypatch, arguments, words):
     torch.save({"weigth": torch.zeros(1), "bias": torch.zeros(2)}, "wrong.pt")
+    (folder / "damaged.safetensors").write_bytes(b"damaged")
+    (folder / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    (folder / "broken.py").write_text("def net(:\n")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     before = sorted(folder.rglob("*"))
     assert main(["predict", "t1.nii.gz", "-o", "out", *arguments]) == BAD_INPUT
     printed = capsys.readouterr().err.strip()
@@ -144,11 +156,22 @@ def unplaced(path):
     nibabel.save(image, path)
 
 
+def cut_short(path):
+    write_image(path, ball())
+    path.write_bytes(path.read_bytes()[:300])
+
+
 IMAGES = {
     "NaN": (lambda path: write_image(path, np.full((4, 4, 4), np.nan)), "NaN"),
     "no affine": (unplaced, "has no affine"),
     "flat": (lambda path: write_image(path, np.ones((4, 4))), "not a 3D image"),
     "four axes": (lambda path: write_image(path, np.ones((4, 4, 4, 3))), "not a 3D image"),
+    "no size": (lambda path: write_image(path, np.ones((0, 4, 4))), "its shape is (0, 4, 4)"),
+    "complex": (
+        lambda path: nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4), np.complex64), np.eye(4)), path),
+        "holds complex64 voxels",
+    ),
+    "cut short": (cut_short, "is damaged or cut short"),
     "text": (lambda path: path.write_text("no image"), "is not a readable image"),
     "nothing": (lambda path: write_image(path, np.zeros((4, 4, 4))), "no voxel above zero"),
 }
@@ -163,6 +186,17 @@ def test_images_that_will_not_do(folder, capsys, make, words):
     assert "\n" not in printed
     assert words in printed
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_nothing(folder, capsys, monkeypatch):
+    def full(image, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(nibabel, "save", full)
+    assert main(["predict", "t1.nii.gz", "-o", "out", *MODEL]) == BAD_INPUT
+    assert capsys.readouterr().err == "nansparse: No space left on device: out/t1_labels.nii.gz\n"
+    assert list((folder / "out").iterdir()) == []
 
 
 def test_an_interrupt_leaves_nothing(folder, capsys, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -75,6 +77,21 @@ def deadly() -> nn.Module:
     return Deadly(1, 2, 1)
 
 
+class Slow(nn.Conv3d):
+    """Takes half a second a window, in Python, as a large network takes in torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.5)
+        return super().forward(x)
+
+
+def slow() -> nn.Module:
+    """Build it; it labels what `bright3d` labels."""
+    net, known = Slow(1, 2, 1), bright3d()
+    net.load_state_dict(known.state_dict())
+    return net
+
+
 class Faulty(nn.Conv3d):
     """Has a bug."""
 
@@ -97,6 +114,11 @@ class Halved(nn.Conv3d):
 def halved() -> nn.Module:
     """Build it."""
     return Halved(1, 2, 1)
+
+
+def ends() -> nn.Module:
+    """End the program, as a script does that was never meant to be imported."""
+    sys.exit("no")
 
 
 def no_model() -> str:

@@ -12,6 +12,7 @@ from nansparse import InputError
 from nansparse.prediction import ModelSource
 from nansparse.prediction.models import spatial_axes, zoo_names
 from nansparse.zoo.fastsurfer_labels import FULL_LABELS, SAGITTAL_LABELS, sagittal_classes
+from tests.prediction.nets import slow
 
 NETS = "tests.prediction.nets"
 SMALL = {"num_filters": 4, "num_classes": 3}
@@ -108,3 +109,8 @@ def test_fastsurfers_classes():
     assert names[1012] == names[2012] == SAGITTAL_LABELS.index(1012)
     assert names[16] == SAGITTAL_LABELS.index(16)
     assert set(sagittal_classes()) == set(range(51))
+
+
+def test_a_subclass_of_a_convolution_says_what_a_network_sees():
+    assert spatial_axes(nn.Sequential(nn.ReLU(), slow())) == 3
+    assert spatial_axes(nn.ReLU()) is None
