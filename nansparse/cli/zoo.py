@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nansparse.cli.options import positive
+from nansparse.errors import InputError
 
-MODELS = ("tissue", "digits")
+MODELS = ("tissue", "digits", "denoiser")
 
 
 def add_parser(commands: Any) -> None:
@@ -28,6 +31,7 @@ def add_parser(commands: Any) -> None:
     score = actions.add_parser("score", help="judge a model on data kept out of training")
     score.add_argument("model", nargs="?", choices=MODELS, default="tissue", help="tissue by default")
     score.add_argument("--weights", type=Path, default=None, help="weights file; the shipped one by default")
+    score.add_argument("--output", type=Path, help="write the scores to this JSON file too")
     score.set_defaults(run=run_score)
 
 
@@ -37,16 +41,25 @@ def run_train(options: argparse.Namespace) -> None:
     Args:
         options: Parsed arguments.
     """
-    if options.model == "digits":
-        from nansparse.zoo.digits_training import train_digits_model as train
-
-        output = options.output or Path("digits.safetensors")
-    else:
-        from nansparse.zoo.training import train_tissue_model as train
-
-        output = options.output or Path("tissue_fastsurfer.safetensors")
+    train, name = _training(options.model)
+    output = options.output or Path(name)
     train(output, seed=options.seed, threads=options.threads)
     print(f"wrote {output}")
+
+
+def _training(model: str) -> tuple[Callable[..., None], str]:
+    """Find the training of a model, and what its weights file is called."""
+    if model == "digits":
+        from nansparse.zoo.digits_training import train_digits_model
+
+        return train_digits_model, "digits.safetensors"
+    if model == "denoiser":
+        from nansparse.zoo.denoiser_training import train_denoiser
+
+        return train_denoiser, "denoiser.safetensors"
+    from nansparse.zoo.training import train_tissue_model
+
+    return train_tissue_model, "tissue_fastsurfer.safetensors"
 
 
 def run_score(options: argparse.Namespace) -> None:
@@ -54,20 +67,40 @@ def run_score(options: argparse.Namespace) -> None:
 
     Args:
         options: Parsed arguments.
+
+    Raises:
+        InputError: If the scores cannot be written where they shall go.
     """
-    if options.model == "digits":
-        _score_digits(options.weights)
-        return
+    if options.output is not None and not options.output.parent.is_dir():
+        raise InputError(f"cannot write {options.output}: its folder does not exist")
+    judges = {"tissue": _score_tissue, "digits": _score_digits, "denoiser": _score_denoiser}
+    scores = judges[options.model](options.weights)
+    if options.output is not None:
+        _write(options.output, {"model": options.model, "command": options.command_line, "scores": scores})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    from nansparse.evaluation.environment import describe_environment
+    from nansparse.imaging.atomic import whole_file
+
+    with whole_file(path) as unfinished:
+        text = json.dumps({"environment": describe_environment(), **content}, indent=1)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def _score_tissue(weights: Path | None) -> dict[str, Any]:
     from nansparse.zoo.tissue import score_tissue_model
 
-    scores = score_tissue_model(options.weights)
+    scores = score_tissue_model(weights)
     print(f"{scores['slices']} slices kept out of training")
     for tissue, value in scores["dice"].items():
         print(f"Dice {tissue:10s} {value:.4f}")
     print(f"{scores['outside']} voxels outside the brain were given a tissue")
+    return scores
 
 
-def _score_digits(weights: Path | None) -> None:
+def _score_digits(weights: Path | None) -> dict[str, Any]:
     from nansparse.evaluation.tables import markdown
     from nansparse.zoo.digits_training import score_digits_model
 
@@ -75,11 +108,51 @@ def _score_digits(weights: Path | None) -> None:
     low, high = scores["accuracy_interval"]
     print(f"{scores['images']} digits kept out of training")
     print(f"dense: accuracy {scores['accuracy']:.4f}, 95 % confidence interval {low:.4f} to {high:.4f}\n")
+    print("aggressive mode:\n")
     rows = []
     for run in scores["runs"]:
         low, high = run["loss_interval"]
-        row = {"aggressive, threshold": f"{run['threshold']:g}", "accuracy": f"{run['accuracy']:.4f}"}
+        row = {"order": "pool, rectify" if run["pool_first"] else "rectify, pool (as published)"}
+        row |= {"max_ties": str(run["max_ties"]), "threshold": f"{run['threshold']:g}"}
+        row |= {"accuracy": f"{run['accuracy']:.4f}"}
         row |= {"loss": f"{run['loss']:.4f}", "95 % interval of the loss": f"{low:.4f} to {high:.4f}"}
         row |= {f"{layer} skipped": f"{share:.2f}" for layer, share in run["skipped"].items()}
         rows.append(row)
     print(markdown(rows))
+    return scores
+
+
+def _score_denoiser(weights: Path | None) -> dict[str, Any]:
+    from nansparse.evaluation.tables import markdown
+    from nansparse.zoo.denoiser_score import MARGIN, SWEPT_LEVEL, score_denoiser
+
+    scores = score_denoiser(weights)
+    print(f"{scores['slices']} slices kept out of training, Rician noise\n")
+    rows = []
+    for level in scores["levels"]:
+        names = {
+            "noisy": "none",
+            "gaussian": f"Gaussian, {level['width_voxels']:g} voxels",
+            "denoiser": "denoiser",
+        }
+        for key, name in names.items():
+            rows.append({"noise": f"{100 * level['level']:g} %", "filter": name, **_quality(level[key])})
+    print(markdown(rows))
+    backgrounds = {"noise": "noise", "zero": "zero", "marked": f"zero, NaN beyond {MARGIN} cells"}
+    rows = []
+    for run in scores["runs"]:
+        row = {"background": backgrounds[run["background"]], "mode": run["mode"]}
+        row |= {"threshold": f"{run['threshold']:g}", "MACs skipped": f"{100 * run['macs_skipped']:.1f} %"}
+        row |= {**_quality(run), "PSNR lost in the brain": f"{round(run['psnr_loss_db'], 2) + 0.0:.2f} dB"}
+        rows.append(row)
+    print(f"\nunder nansparse, {100 * SWEPT_LEVEL:g} % of noise, {scores['swept_slices']} slices\n")
+    print(markdown(rows))
+    return scores
+
+
+def _quality(measures: dict[str, float]) -> dict[str, str]:
+    return {
+        "PSNR": f"{measures['psnr_db']:.2f} dB",
+        "PSNR in the brain": f"{measures['brain_psnr_db']:.2f} dB",
+        "SSIM": f"{measures['ssim']:.4f}",
+    }

@@ -1,6 +1,7 @@
-"""Networks to run nansparse on, under their authors' parameter names, and two small trained ones."""
+"""Networks to run nansparse on, under their authors' parameter names, and three small trained ones."""
 
 from nansparse.zoo.checkpoints import CheckpointError, load_weights
+from nansparse.zoo.denoiser import load_denoiser
 from nansparse.zoo.digits import DigitsCNN, load_digits_model
 from nansparse.zoo.fastsurfer import FastSurferCNN, FastSurferVINN
 from nansparse.zoo.fondue import FONDUE
@@ -16,6 +17,7 @@ __all__ = [
     "FastSurferVINN",
     "UNet",
     "Xception",
+    "load_denoiser",
     "load_digits_model",
     "load_tissue_model",
     "load_weights",

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nansparse.errors import InputError
 from nansparse.zoo.augmentation import augment
 from nansparse.zoo.fastsurfer import STRIDE, initialise
+from nansparse.zoo.fitting import Schedule, fit
 from nansparse.zoo.tissue import new_tissue_model
 from nansparse.zoo.tissue_data import TissueData, load_tissue_data, training_slices
 from nansparse.zoo.weights_file import checked_output, save_weights, threads_of
@@ -55,7 +56,8 @@ def train_tissue_model(
     initialise(model, generator)
     with threads_of(threads):
         batches = _batches(load_tissue_data(), steps, batch_size, crop, generator)
-        _fit(model, batches, steps, learning_rate, progress=progress)
+        schedule = Schedule(steps, learning_rate, weight_decay=1e-4, rising=0.15, bfloat16=True)
+        fit(model, batches, tissue_loss, schedule, progress=progress)
         save_weights(model, path)
 
 
@@ -100,35 +102,3 @@ def _batches(
             queue = torch.cat([queue, torch.randperm(len(indices), generator=generator)])
         drawn, queue = queue[:batch_size], queue[batch_size:]
         yield augment(images[drawn], labels[drawn], crop=crop, generator=generator)
-
-
-def _fit(
-    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, *, progress: bool
-) -> None:
-    """Run the optimiser.
-
-    Args:
-        model: The network, trained in place and left in eval mode.
-        batches: Images and labels.
-        steps: How many batches there are.
-        rate: The learning rate's peak.
-        progress: Whether to show a progress bar.
-    """
-    from tqdm import tqdm
-
-    # Channels last, and bfloat16 where it is safe: 1.6 times as fast on a CPU that multiplies bfloat16. The
-    # weights and the loss stay float32.
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.15)
-    bar = tqdm(batches, total=steps, desc="training", unit="step", disable=not progress)
-    for images, labels in bar:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            scores = model(images.contiguous(memory_format=torch.channels_last))
-        loss = tissue_loss(scores.float(), labels)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
-    model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,5 +1,6 @@
 """The shipped digit classifier: held-out accuracy, what its score says, and its training."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,10 @@ def test_images_are_framed_in_black_and_kept_apart() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
-def test_aggressive_mode_follows_the_definitions(threshold: float) -> None:
-    model, images = load_digits_model().double(), load_digits(held_out=True).images[:8].double()
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_aggressive_mode_follows_the_definitions(threshold: float, pool_first: bool) -> None:
+    model = load_digits_model(pool_first=pool_first).double()
+    images = load_digits(held_out=True).images[:8].double()
     expected = run_by_definition(model, Policy(mode="aggressive", threshold=threshold), images)
     options = {"mode": "aggressive", "threshold": threshold, "output_nan": "keep"}
     with torch.inference_mode(), nansparse.enable(model, **options):
@@ -47,14 +50,27 @@ def test_the_score_counts_what_aggressive_mode_costs() -> None:
     assert scores["images"] == HELD_OUT
     low, high = scores["accuracy_interval"]
     assert low < scores["accuracy"] < high
-    assert [run["threshold"] for run in scores["runs"]] == [1.0, 0.75, 0.5]
+    cells = [(run["pool_first"], run["max_ties"], run["threshold"]) for run in scores["runs"]]
+    assert cells == list(product((False, True), (1, 2), (1.0, 0.75, 0.5)))
     for run in scores["runs"]:
         assert run["loss"] == pytest.approx(scores["accuracy"] - run["accuracy"], abs=1e-6)
         low, high = run["loss_interval"]
-        assert low < run["loss"] < high
+        assert low <= run["loss"] <= high
+        assert low < high
         assert list(run["skipped"]) == ["conv1", "conv2", "conv3", "conv4"]
         assert run["skipped"]["conv1"] == 0
-    assert scores["runs"][0]["skipped"]["conv2"] < scores["runs"][2]["skipped"]["conv2"]
+    by_cell = dict(zip(cells, scores["runs"], strict=True))
+    assert by_cell[False, 1, 1.0]["skipped"]["conv2"] < by_cell[False, 1, 0.5]["skipped"]["conv2"]
+    # Channels that are switched off tie within the digit, unless pooling comes first.
+    assert by_cell[False, 1, 0.5]["loss"] > 0.5
+    assert by_cell[True, 1, 0.5]["loss"] < 0.05
+
+
+def test_pooling_and_rectifier_commute_in_the_dense_run() -> None:
+    images = load_digits(held_out=True).images[:64]
+    with torch.inference_mode():
+        published, swapped = (load_digits_model(pool_first=first)(images) for first in (False, True))
+    assert torch.equal(published, swapped)
 
 
 def test_training_is_repeatable_learns_and_leaves_the_random_state_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from nansparse.errors import InputError
 from nansparse.imaging import Volume
 from nansparse.zoo import training
 from nansparse.zoo.checkpoints import read_state
+from nansparse.zoo.fitting import Schedule, fit
 from nansparse.zoo.tissue_data import TissueData
 from nansparse.zoo.training import tissue_loss, train_tissue_model
 from nansparse.zoo.weights_file import threads_of
@@ -54,7 +55,8 @@ def test_training_lowers_the_loss() -> None:
     with torch.no_grad():
         before = float(tissue_loss(model(images), labels))
     with threads_of(1):
-        training._fit(model, iter([(images, labels)] * 12), 12, 4e-3, progress=False)
+        schedule = Schedule(12, 4e-3, weight_decay=1e-4, rising=0.15, bfloat16=True)
+        fit(model, [(images, labels)] * 12, tissue_loss, schedule, progress=False)
     with torch.no_grad():
         after = float(tissue_loss(model.train()(images), labels))
     assert not model.eval().training
@@ -72,7 +74,7 @@ def test_an_interrupted_training_writes_nothing(tmp_path: Path, monkeypatch: pyt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_fit", interrupt)
+    monkeypatch.setattr(training, "fit", interrupt)
     threads = torch.get_num_threads()
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "a.safetensors")
