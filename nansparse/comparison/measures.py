@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nansparse.comparison.collecting import CLASSIFICATION, REGRESSION
+from nansparse.comparison.collecting import CLASSIFICATION, REGRESSION, SEGMENTATION
 from nansparse.evaluation.classes import compare_scores
 from nansparse.evaluation.intensity import compare_images
 from nansparse.evaluation.metrics import compare_labels, dice, disagreeing, mean_over_labels
@@ -20,6 +20,8 @@ from nansparse.record import RunRecord
 
 # Measures against the truth bear this ending; the others are against the dense run.
 TRUTH = "_truth"
+# Dice with the dense run where the truth holds a label: what lies around the organ has no say.
+INSIDE, WORST_INSIDE = "dice_inside", "dice_inside_worst_label"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,8 @@ def measure(row: Row, measured: Measured, reference: Reference, task: str, *, su
         else:
             found = _compare_labels(row, measured.result, other, reference, ending, surfaces=surfaces)
         row.values |= {name + ending: value for name, value in found.items()}
+    if task == SEGMENTATION and reference.truth is not None:
+        _compare_inside(row, measured.result, reference)
 
 
 def _count_skips(row: Row, records: list[RunRecord]) -> None:
@@ -130,3 +134,17 @@ def _compare_labels(
         named = row.labels.setdefault(reference.names.get(label, str(label)), {})
         named |= {name + ending: value for name, value in measures.items()}
     return {**mean_over_labels(found), "disagreeing_voxels": float(disagreeing(labels, expected))}
+
+
+def _compare_inside(row: Row, result: Tensor, reference: Reference) -> None:
+    """Compare with the dense labels where the truth holds any label, of the voxels that were looked at."""
+    truth = reference.truth
+    if truth is None or reference.visited is None:
+        return
+    inside = _inside((truth > 0) & reference.visited, reference)
+    labels, expected = (_inside(x, reference)[inside] for x in (result, reference.dense))
+    overlaps = dice(labels, expected, range(1, max(reference.classes, 2)))
+    for label, value in overlaps.items():
+        row.labels.setdefault(reference.names.get(label, str(label)), {})[INSIDE] = value
+    row.values[INSIDE] = float(np.mean(list(overlaps.values())))
+    row.values[WORST_INSIDE] = min(overlaps.values())

@@ -7,6 +7,7 @@ from typing import Any
 
 from nansparse.comparison.analysis import add_losses, pareto_front, recommend
 from nansparse.comparison.cases import Case
+from nansparse.comparison.margins import smallest_margins
 from nansparse.comparison.volume import Comparison, compare_case
 from nansparse.comparison.ways import WayPlan, policy_name
 from nansparse.evaluation.axes import NO_BACKGROUND
@@ -41,14 +42,16 @@ def analyse(results: Results, task: str, most: float) -> dict[str, Any]:
         most: The largest loss accepted of the recommended setting.
 
     Returns:
-        "pareto" (cells), "recommended" and "accepted_loss".
+        "pareto" (cells), "recommended" and "accepted_loss"; where margins were swept, "margins".
     """
     dense = next((row.way for row in results.rows if row.policy is None), "")
     add_losses(results.rows, dense, task)
     rows = [row for row in results.rows if row.done and row.policy is not None and "loss" in row.values]
     front = pareto_front(rows)
+    margins = smallest_margins(rows)
     return {
         "pareto": [row.cell for row in front],
         "recommended": recommend(front, most),
         "accepted_loss": most,
+        **({"margins": margins} if margins else {}),
     }

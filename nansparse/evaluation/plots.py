@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nansparse.errors import InputError
+from nansparse.evaluation.plots_margins import draw_margins
 from nansparse.evaluation.plots_models import draw_settings, draw_ways
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import varying
@@ -34,12 +35,16 @@ def draw_plots(results: Results, path: Path) -> list[Path]:
     }
     if results.kind not in drawn:
         return []
-    figure = new_figure()
-    if not drawn[results.kind](results, figure):
-        return []
-    file = path.with_name(f"{path.stem}.png")
-    save_figure(figure, file)
-    return [file]
+    wanted = {f"{path.stem}.png": drawn[results.kind]}
+    if results.kind == "bench-models":
+        wanted[f"{path.stem}_margins.png"] = draw_margins
+    files = []
+    for name, draw in wanted.items():
+        figure = new_figure()
+        if draw(results, figure):
+            files.append(path.with_name(name))
+            save_figure(figure, files[-1])
+    return files
 
 
 def new_figure() -> Any:

@@ -93,6 +93,12 @@ MODEL_PRESETS = {
         ({"mode": _MODES, "threshold": _THRESHOLDS}, {"background": ("none", "0", "4"), "threshold": (0.5,)}),
         repeats=5,
     ),
+    # What a marked background costs and gains: the default margin follows from it (docs/background.md).
+    "surface": Grid(
+        MODEL_AXES,
+        ({"background": ("0", "1", "2", "4", "6", "8"), "threshold": (0.25, 0.5, 0.75, 1)},),
+        repeats=3,
+    ),
     "full": Grid(
         MODEL_AXES,
         (
