@@ -1,6 +1,7 @@
 """The command: `python -m benchmarks WHAT ...`, tables on the terminal and a results file each."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import TypeVar, cast
 
 import torch
 
-from benchmarks import networks, overhead, pooling, tables
+from benchmarks import network_runs, networks, overhead, pooling, tables, throughput
 from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
@@ -77,10 +78,16 @@ def _pooling(results: Results) -> None:
 
 
 def _networks(results: Results) -> None:
-    results.settings["margin"] = networks.MARGIN
-    for name in counted(list(networks.NETWORKS)):
-        results.rows += networks.measure_network(name, results.settings["repeats"])
-    results.analysis["note"] = networks.NOTE
+    for case in counted(networks.CASES):
+        results.rows += network_runs.measure_network(case, results.settings["repeats"])
+    results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows)}
+
+
+def _throughput(results: Results) -> None:
+    """Share the cores out in every way; the repeats are volumes a worker."""
+    for share in counted(throughput.layouts(os.cpu_count() or 1)):
+        results.rows.append(throughput.measure_throughput(*share, results.settings["repeats"]))
+    results.analysis["note"] = throughput.NOTE
 
 
 def _paper_tables(results: Results) -> None:
@@ -94,6 +101,7 @@ BENCHMARKS: dict[str, Callable[[Results], None]] = {
     "overhead": _overhead,
     "pooling": _pooling,
     "networks": _networks,
+    "throughput": _throughput,
     "paper-tables": _paper_tables,
 }
 

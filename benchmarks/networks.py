@@ -1,34 +1,53 @@
-"""3D networks that users run, on a head with its background marked, against dense runs and the bounding box.
+"""Networks that users run and the images they see: a skull-stripped head, in slices and in 3D.
 
-The weights are random, which changes no time; what marking costs in accuracy is a matter of trained networks
-(`make demo`, `nansparse predict --compare`).
+Weights are random where none are packaged, which changes no time; what marking costs in accuracy is then told
+by the trained networks (`nansparse bench models`, `nansparse predict --compare`).
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-import nansparse
 from nansparse.errors import InputError
-from nansparse.evaluation.results import Row
-from nansparse.evaluation.timing import time_interleaved
-from nansparse.imaging import conform, load_template
-from nansparse.zoo import UNet
+from nansparse.imaging import conform, load_template, slabs
+from nansparse.zoo import FastSurferCNN, UNet, load_tissue_model
+from nansparse.zoo.fastsurfer import initialise
 
 CLASSES = 4
-MARGIN = 2
 # Every network here halves its grid at most four times.
 STRIDE = 16
-Way = Callable[[], Tensor]
-NOTE = (
-    "Random weights, the MNI152 T1 at 2 mm. Speed-up: over the faster dense layout of the same network. "
-    "Share of grid: of the bounding box, and of the brain."
-)
+RANDOM, TRAINED = "random", "trained"
+# The ways for which there are goals.
+MARKED, CONSERVATIVE = "background marked", "conservative"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and what it sees.
+
+    Attributes:
+        name: What tables call it.
+        build: Makes it.
+        image: Makes its input, (N, C, *spatial), zero outside the brain.
+        weights: "random" or "trained".
+        margin: Background cells that stay around the brain.
+        unpools: Whether it unpools, so that conservative mode marks something without a background mask.
+        goals: What is aimed at, by way and measure, as `benchmarks.network_runs` names them.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    image: Callable[[], Tensor]
+    weights: str = RANDOM
+    margin: int = 2
+    unpools: bool = False
+    goals: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 def _monai(name: str, **options: Any) -> nn.Module:
@@ -65,20 +84,6 @@ def _nnunet() -> nn.Module:
     )
 
 
-# Name: (builder, side of the cube).
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "U-Net, max pooling, 32 to 256": (lambda: UNet(num_classes=CLASSES), 96),
-    "U-Net, max unpooling, 32 to 256": (lambda: UNet(num_classes=CLASSES, unpool=True), 96),
-    "U-Net, max pooling, 32 to 256, wide field": (lambda: UNet(num_classes=CLASSES), 128),
-    "MONAI UNet, residual, 32 to 256": (
-        lambda: _monai("UNet", channels=(32, 64, 128, 256), strides=(2, 2, 2), num_res_units=2),
-        96,
-    ),
-    "MONAI SegResNet, 16": (lambda: _monai("SegResNet", init_filters=16), 96),
-    "nnU-Net plain, 32 to 320": (_nnunet, 96),
-}
-
-
 def head(side: int) -> Tensor:
     """Take the skull-stripped MNI152 T1 at 2 mm.
 
@@ -97,77 +102,67 @@ def head(side: int) -> Tensor:
     return half[:, :, part, part, part].contiguous()
 
 
-def bounding_box(x: Tensor) -> tuple[slice, ...]:
-    """Find the box of the nonzero voxels, widened to what the networks take.
+def slices(count: int) -> Tensor:
+    """Cut coronal slabs out of the conformed MNI152 T1, evenly spread over the brain.
 
     Args:
-        x: (1, 1, *spatial), sides multiples of 16.
+        count: How many.
 
     Returns:
-        One slice an axis.
+        (count, 7, 256, 256), in [0, 1], zero outside the brain.
     """
-    box = []
-    for axis in range(2, x.dim()):
-        others = [other for other in range(x.dim()) if other != axis]
-        filled = (x != 0).any(dim=others[0], keepdim=True)
-        for other in others[1:]:
-            filled = filled.any(dim=other, keepdim=True)
-        at = filled.flatten().nonzero().flatten()
-        start, stop = int(at[0]), int(at[-1]) + 1
-        size = -(-(stop - start) // STRIDE) * STRIDE
-        start = max(0, min(start, x.shape[axis] - size))
-        box.append(slice(start, start + size))
-    return tuple(box)
+    numbers = [int(number) for number in np.linspace(48, 208, count)]
+    return slabs(conform(load_template().t1).data, "coronal", numbers)
 
 
-def measure_network(name: str, repeats: int) -> list[Row]:
-    """Time one network, all ways side by side; marking the background is part of the marked run's time.
+def _fastsurfer() -> nn.Module:
+    model = FastSurferCNN(num_filters=71, num_classes=79, kernel_size=3)
+    initialise(model, torch.Generator().manual_seed(0))
+    return model
 
-    Args:
-        name: A key of `NETWORKS`.
-        repeats: Counted rounds.
 
-    Returns:
-        A row a way; "speed_up" is over the faster dense layout, "share_of_grid" that of the box, and of the
-        brain.
-    """
-    build, side = NETWORKS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        model = build().eval()
-    x = head(side)
-    box = (slice(None), slice(None), *bounding_box(x))
-    last = copy.deepcopy(model).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    marked = copy.deepcopy(last)
-
-    def channels_last(part: Tensor) -> Tensor:
-        return part.contiguous(memory_format=torch.channels_last_3d)
-
-    with nansparse.enable(marked) as run:
-        ways: dict[str, Way] = {
-            "dense": lambda: model(x),
-            "dense, channels_last": lambda: last(channels_last(x)),
-            "dense, bounding box": lambda: last(channels_last(x[box])),
-            "background marked": lambda: marked(channels_last(nansparse.mask_background(x, margin=MARGIN))),
-        }
-        times = time_interleaved(ways, repeats=repeats, warmup=1)
-        run.clear()
-        found, dense = ways["background marked"](), ways["dense"]()
-    inside = x[:, 0] != 0
-    best = min(times["dense"].median, times["dense, channels_last"].median)
-    rows = {way: Row({"network": name, "grid": "x".join([str(side)] * 3)}, way) for way in times}
-    for way, row in rows.items():
-        row.timing, row.values = times[way].to_dict(), {"speed_up": best / times[way].median}
-    size = float(torch.tensor([part.stop - part.start for part in box[2:]]).prod())
-    rows["dense, bounding box"].values["share_of_grid"] = size / side**3
-    own = rows["background marked"]
-    own.policy = {**nansparse.Policy().to_dict(), "margin": MARGIN}
-    own.layers = run.to_dict()["layers"]
-    own.values |= {
-        "share_of_grid": float(inside.double().mean()),
-        "windows_skipped": run.windows_skipped / run.windows,
-        "macs_skipped": run.macs_skipped / run.macs,
-        "densified": float(run.densified),
-        "agreement_inside": float((found.argmax(1) == dense.argmax(1))[inside].double().mean()),
-    }
-    return list(rows.values())
+SLICES = 8
+_OVER_DENSE, _OVER_BOX = (MARKED, "speed_up"), (MARKED, "over_box")
+CASES = (
+    Case(
+        "FastSurferCNN, 71 filters, 79 classes",
+        _fastsurfer,
+        lambda: slices(SLICES),
+        margin=4,
+        unpools=True,
+        goals={_OVER_DENSE: 4.0, _OVER_BOX: 1.3, (CONSERVATIVE, "speed_up"): 1.5},
+    ),
+    Case(
+        "tissue network, 64 filters, 4 classes",
+        load_tissue_model,
+        lambda: slices(SLICES),
+        weights=TRAINED,
+        margin=4,
+        unpools=True,
+    ),
+    Case(
+        "U-Net, max pooling, 32 to 256",
+        lambda: UNet(num_classes=CLASSES),
+        lambda: head(96),
+        goals={_OVER_DENSE: 3.0},
+    ),
+    Case(
+        "U-Net, max pooling, 32 to 256, wide field",
+        lambda: UNet(num_classes=CLASSES),
+        lambda: head(128),
+        goals={_OVER_DENSE: 3.0},
+    ),
+    Case(
+        "U-Net, max unpooling, 32 to 256",
+        lambda: UNet(num_classes=CLASSES, unpool=True),
+        lambda: head(96),
+        unpools=True,
+    ),
+    Case(
+        "MONAI UNet, residual, 32 to 256",
+        lambda: _monai("UNet", channels=(32, 64, 128, 256), strides=(2, 2, 2), num_res_units=2),
+        lambda: head(96),
+    ),
+    Case("MONAI SegResNet, 16", lambda: _monai("SegResNet", init_filters=16), lambda: head(96)),
+    Case("nnU-Net plain, 32 to 320", _nnunet, lambda: head(96)),
+)

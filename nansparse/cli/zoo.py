@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nansparse.cli.options import positive
-from nansparse.errors import InputError
 
 MODELS = ("tissue", "digits", "denoiser")
 
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     score = actions.add_parser("score", help="judge a model on data kept out of training")
     score.add_argument("model", nargs="?", choices=MODELS, default="tissue", help="tissue by default")
     score.add_argument("--weights", type=Path, default=None, help="weights file; the shipped one by default")
-    score.add_argument("--output", type=Path, help="write the scores to this JSON file too")
+    score.add_argument("--output", type=Path, help="write the scores to this JSON file too, CSV beside it")
     score.set_defaults(run=run_score)
 
 
@@ -67,26 +67,24 @@ def run_score(options: argparse.Namespace) -> None:
 
     Args:
         options: Parsed arguments.
-
-    Raises:
-        InputError: If the scores cannot be written where they shall go.
     """
-    if options.output is not None and not options.output.parent.is_dir():
-        raise InputError(f"cannot write {options.output}: its folder does not exist")
-    judges = {"tissue": _score_tissue, "digits": _score_digits, "denoiser": _score_denoiser}
-    scores = judges[options.model](options.weights)
-    if options.output is not None:
-        _write(options.output, {"model": options.model, "command": options.command_line, "scores": scores})
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
+    from nansparse.evaluation.conditions import fixed_conditions
     from nansparse.evaluation.environment import describe_environment
-    from nansparse.imaging.atomic import whole_file
+    from nansparse.evaluation.progress import check_output
 
-    with whole_file(path) as unfinished:
-        text = json.dumps({"environment": describe_environment(), **content}, indent=1)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-    print(f"wrote {path}")
+    if options.output is not None:
+        check_output(options.output)
+    judges = {"tissue": _score_tissue, "digits": _score_digits, "denoiser": _score_denoiser}
+    with fixed_conditions(torch.get_num_threads()):
+        scores = judges[options.model](options.weights)
+        environment = describe_environment()
+    if options.output is not None:
+        from nansparse.cli.scores import score_rows
+        from nansparse.evaluation.results import Results
+
+        rows = score_rows(options.model, scores)
+        results = Results(options.model, options.command_line, environment, {}, rows, complete=True)
+        print("wrote " + ", ".join(str(path) for path in results.save(options.output)))
 
 
 def _score_tissue(weights: Path | None) -> dict[str, Any]:

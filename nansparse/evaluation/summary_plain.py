@@ -12,7 +12,14 @@ Write = Callable[[float | None], str]
 _WRITTEN: dict[str, tuple[str, Write]] = {
     "speed_up": ("speed-up", times),
     "windows_skipped": ("windows skipped", share),
+    "over_box": ("over box", times),
     "macs_skipped": ("MACs skipped", share),
+    "dice_inside": ("Dice inside", lambda value: number(value, 4)),
+    "volumes_per_minute": ("volumes a minute", lambda value: number(value, 1)),
+    "volumes_per_minute_and_core": ("volumes a minute and core", lambda value: number(value, 1)),
+    "psnr_db": ("PSNR, dB", lambda value: number(value, 2)),
+    "brain_psnr_db": ("PSNR in the brain, dB", lambda value: number(value, 2)),
+    "psnr_loss_db": ("PSNR lost in the brain, dB", lambda value: number(value, 2)),
     "overhead": ("overhead", share),
     "nan_sites": ("NaN sites", share),
     "agreement_inside": ("agreement inside", number),
@@ -42,7 +49,23 @@ def plain_tables(results: Results) -> list[Table]:
             line["time"] = seconds(row.timing)
         line |= dict(_measure(row, name) for name in names)
         lines.append(line)
-    return [Table(results.kind.capitalize(), results.analysis.get("note", ""), lines)]
+    return [Table(results.kind.capitalize(), results.analysis.get("note", ""), lines), *_goals(results)]
+
+
+def _goals(results: Results) -> list[Table]:
+    """Put goals beside what was reached, where a command has any."""
+    lines = [
+        {
+            "network": entry["network"],
+            "run": entry["run"],
+            "measure": _WRITTEN.get(entry["measure"], (entry["measure"],))[0],
+            "goal": times(entry["goal"]),
+            "reached": times(entry["reached"]),
+            "met": "yes" if entry["reached"] >= entry["goal"] else "no",
+        }
+        for entry in results.analysis.get("goals", [])
+    ]
+    return [Table("Goals", "What was aimed at, and what was reached.", lines)]
 
 
 def paper_tables(results: Results) -> list[Table]:

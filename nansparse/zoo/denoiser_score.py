@@ -48,9 +48,9 @@ def score_denoiser(weights: str | Path | None = None, *, progress: bool = True) 
     Returns:
         "slices": how many were judged. "levels", one a level of noise: "level" (relative to the brightest
         tissue) and for each of "noisy", "gaussian" and "denoiser" the "psnr_db", "brain_psnr_db" and "ssim";
-        "width_voxels", the filter's. "runs", one a background, mode and threshold: "psnr_db", "brain_psnr_db"
-        and "ssim", "psnr_loss_db" (inside the brain, dense minus this run), "windows_skipped" and
-        "macs_skipped" (shares).
+        "width_voxels", the filter's. "swept_level", "swept_slices", and "runs", one a background, mode and
+        threshold: "psnr_db", "brain_psnr_db" and "ssim", "psnr_loss_db" (inside the brain, dense minus this
+        run), "windows_skipped" and "macs_skipped" (shares).
     """
     from tqdm import tqdm
 
