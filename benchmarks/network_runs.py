@@ -30,7 +30,7 @@ NCHW, LAST, COMPILED = "dense, NCHW", "dense, channels_last", "dense, compiled"
 BOX, COMPILED_BOX = "dense, bounding box", "dense, compiled, bounding box"
 MARKED_BOX = "background marked, bounding box"
 NOTE = (
-    "The MNI152 T1: coronal slices at 1 mm; 3D at 2 mm. Speed-up: over the best dense run on the whole image; "
+    "The MNI152 T1: coronal slices at 1 mm, 3D at 2. Speed-up: over the best dense run on the whole image, "
     "over box: over the best on the bounding box. Share of grid: of the bounding box, and of the brain. Dice "
     "inside says little where weights are random."
 )

@@ -23,7 +23,7 @@ from nansparse.prediction.recipe import SLICED_ORIENTATION, Background
 FIRST, SLICES = 120, 16
 MARGIN = 4
 NOTE = (
-    f"{SLICES} coronal slices of the MNI152 T1 a volume, the shipped tissue network, background marked. Threads "
+    f"{SLICES} coronal slices of the MNI152 T1 a volume, the tissue network, background marked. Threads "
     "are those of each worker; a core is one thread of one worker."
 )
 

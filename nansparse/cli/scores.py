@@ -23,7 +23,7 @@ def score_rows(model: str, scores: Scores) -> list[Row]:
 
 
 def _tissue(scores: Scores) -> list[Row]:
-    values = {"outside": float(scores["outside"])}
+    values: dict[str, float | None] = {"outside": float(scores["outside"])}
     values |= {f"dice_{tissue}": value for tissue, value in scores["dice"].items()}
     return [Row({"slices": scores["slices"]}, "dense", values=values)]
 

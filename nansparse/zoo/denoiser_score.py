@@ -66,6 +66,7 @@ def score_denoiser(weights: str | Path | None = None, *, progress: bool = True) 
     return {
         "slices": len(indices),
         "levels": levels,
+        "swept_level": SWEPT_LEVEL,
         "swept_slices": len(indices[::SWEPT_STEP]),
         "runs": runs,
     }

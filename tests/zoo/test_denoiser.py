@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nansparse.cli.main import main
+from nansparse.evaluation.results import load_results
 from nansparse.imaging import Volume
 from nansparse.zoo import FONDUE, denoiser_score, denoiser_training, load_denoiser
 from nansparse.zoo.checkpoints import read_state
@@ -111,8 +112,17 @@ def test_the_score_compares_with_no_filter_and_a_gaussian() -> None:
 
 
 @pytest.mark.usefixtures("small_scores")
-def test_the_command_prints_both_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["zoo", "score", "denoiser"]) == 0
+def test_the_command_prints_both_tables_and_writes_what_can_be_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "denoiser.json"
+    assert main(["zoo", "score", "denoiser", "--output", str(output)]) == 0
+    results = load_results(output)
+    assert (results.kind, results.complete) == ("denoiser", True)
+    assert [row.way for row in results.rows[:4]] == [
+        "no filter", "Gaussian", "denoiser", "denoiser, conservative 0.5"
+    ]  # fmt: skip
+    assert len(results.rows) == 3 + 6
     printed = capsys.readouterr().out
     assert "2 slices kept out of training" in printed
     assert "Gaussian, " in printed

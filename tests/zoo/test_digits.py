@@ -9,6 +9,7 @@ import torch
 import nansparse
 from nansparse import Policy
 from nansparse.cli.main import main
+from nansparse.evaluation.results import load_results
 from nansparse.zoo import DigitsCNN, load_digits_model
 from nansparse.zoo.digits_data import HELD_OUT, load_digits
 from nansparse.zoo.digits_training import moved, score_digits_model, train_digits_model
@@ -95,7 +96,17 @@ def test_augmentation_moves_digits_and_keeps_black_black(generator: torch.Genera
     assert not moved(torch.zeros_like(images), generator).any()
 
 
-def test_the_command_prints_accuracy_and_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_accuracy_and_intervals(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "digits.json"
+    assert main(["zoo", "score", "digits", "--output", str(output)]) == 0
+    results = load_results(output)
+    assert results.kind == "digits"
+    assert len(results.rows) == 1 + 12
+    assert results.rows[0].values["accuracy"] > 0.97
+    assert main(["zoo", "score", "digits", "--output", "digits.txt"]) == 2
+    assert "must name a .json file, got digits.txt" in capsys.readouterr().err
     assert main(["zoo", "score", "digits"]) == 0
     printed = capsys.readouterr().out
     assert "797 digits kept out of training" in printed
