@@ -10,13 +10,14 @@ from typing import TypeVar, cast
 
 import torch
 
-from benchmarks import network_runs, networks, overhead, pooling, tables, throughput
+from benchmarks import memory, network_runs, networks, overhead, pooling, synchronisations, tables, throughput
 from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.progress import check_output
 from nansparse.evaluation.results import Results
 from nansparse.evaluation.summary import tables as tables_of
+from nansparse.policy import MODES
 
 T = TypeVar("T")
 
@@ -97,12 +98,32 @@ def _paper_tables(results: Results) -> None:
     results.analysis = tables.published_beside(results.rows)
 
 
+def _memory(results: Results) -> None:
+    """Peaks are measured once, each in a process of its own."""
+    threads = results.environment["threads"]
+    for network in memory.NETWORKS:
+        for ratio in counted(memory.RATIOS):
+            results.rows += memory.measure_peaks(network, ratio, threads)
+        results.rows.append(memory.measure_growth(network, 0.5, threads))
+    results.analysis["note"] = memory.NOTE
+
+
+def _synchronisations(results: Results) -> None:
+    """Operations are counted, so nothing is repeated."""
+    for mode in MODES:
+        for engine in counted(synchronisations.ENGINES):
+            results.rows += synchronisations.measure_waits(engine, mode)
+    results.analysis["note"] = synchronisations.NOTE
+
+
 BENCHMARKS: dict[str, Callable[[Results], None]] = {
     "overhead": _overhead,
     "pooling": _pooling,
     "networks": _networks,
     "throughput": _throughput,
     "paper-tables": _paper_tables,
+    "memory": _memory,
+    "synchronisations": _synchronisations,
 }
 
 if __name__ == "__main__":

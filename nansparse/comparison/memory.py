@@ -34,8 +34,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / _MIB
     try:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc only; without it the number is a lower bound
+        _trim()
         _RESET.write_text("5")
         resident = _kib("VmRSS")
     except (OSError, TypeError):
@@ -43,6 +42,24 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float | None:
         return None
     run()
     return (_kib("VmHWM") - resident) / 1024
+
+
+def resident_memory() -> float | None:
+    """Read how much memory the process holds.
+
+    Returns:
+        MiB, without what the allocator holds free; None where the system does not tell.
+    """
+    try:
+        _trim()
+        return _kib("VmRSS") / 1024
+    except OSError:
+        return None
+
+
+def _trim() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc only; without it what is read is a lower bound of the growth
 
 
 def _kib(name: str) -> int:

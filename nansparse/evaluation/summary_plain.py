@@ -26,6 +26,7 @@ _WRITTEN: dict[str, tuple[str, Write]] = {
     "peak_memory_mib": ("peak MiB", lambda value: number(value, 1)),
     "of_dense": ("of dense", times),
     "growth_mib": ("growth MiB", lambda value: number(value, 2)),
+    "tensor_growth_mib": ("growth of tensors MiB", lambda value: number(value, 2)),
 }
 
 
