@@ -15,6 +15,8 @@ from nansparse.policy import MODES, Policy, check_threshold
 Value = str | float | int
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 NO_BACKGROUND = "none"
+# Whether a convolution finds the plan of its windows, as layers that keep the set of sites do, or makes it.
+PLANS = NEW, SHARED = "new", "shared"
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ LAYER_AXES = {
     "threshold": _THRESHOLD,
     "dtype": Axis(_one_of(DTYPES), "float32", "one of " + ", ".join(DTYPES)),
     "threads": _THREADS,
+    "plan": Axis(_one_of(PLANS), "new", "one of " + ", ".join(PLANS)),
     "device": Axis(_device, "cpu", "a device that is here: cpu, cuda, cuda:N"),
 }
 

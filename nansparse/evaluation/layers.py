@@ -14,7 +14,7 @@ from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import registry
 from nansparse.errors import InputError
-from nansparse.evaluation.axes import read_channels, read_sizes
+from nansparse.evaluation.axes import NEW, read_channels, read_sizes
 from nansparse.evaluation.conditions import find_device, fixed_conditions
 from nansparse.evaluation.masks import nan_mask
 from nansparse.evaluation.presets import PUBLISHED
@@ -30,7 +30,8 @@ _SEED = 0
 def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list[Row]:
     """Time one convolution with every engine and in both dense layouts, interleaved.
 
-    The plan of the windows is made anew in every call, as it is when a layer changes the set of sites.
+    With the plan "new" every call makes the plan of its windows, as the first layer on a set of sites does;
+    with "shared" it finds it made, as the layers after it do.
 
     Args:
         cell: A value for every axis of `LAYER_AXES`.
@@ -55,7 +56,7 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
                 [] if name == AUTO else registry.get(name).unsupported_reasons(activation, convolution)
             )
             if not reasons[name]:
-                ways[name] = _sparse_way(name, activation, convolution)
+                ways[name] = _sparse_way(name, activation, convolution, plan=str(cell["plan"]))
         times = time_interleaved(ways, repeats=repeats, device=device)
         kept = len(registry.get("dense").run(activation, convolution).sites)
     skipped = 1 - kept / math.prod(windows.out_grid)
@@ -133,9 +134,12 @@ def _dense_ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[]
     }
 
 
-def _sparse_way(name: str, activation: SparseActivation, convolution: Convolution) -> Callable[[], Any]:
+def _sparse_way(
+    name: str, activation: SparseActivation, convolution: Convolution, *, plan: str
+) -> Callable[[], Any]:
     def run() -> SparseActivation:
-        activation.plans.clear()
+        if plan == NEW:
+            activation.plans.clear()
         if name == AUTO:
             engine = choose_engine(registry, AUTO, activation, convolution).engines[0]
         else:

@@ -99,7 +99,7 @@ def draw_layers(results: Results, figure: Any) -> bool:
     panels = {
         title: panel for title, panel in panels.items() if len({r.cell["nan_ratio"] for r in panel}) > 1
     }
-    panels = dict(list(panels.items())[:MOST_PANELS])
+    there, panels = len(panels), dict(list(panels.items())[:MOST_PANELS])
     if not panels:
         return False
     columns = min(3, len(panels))
@@ -116,6 +116,10 @@ def draw_layers(results: Results, figure: Any) -> bool:
     figure.legend(handles, labels, loc="outside lower center", ncol=len(labels), frameon=False, fontsize=9)
     for axis in axes[max(0, len(panels) - columns) : len(panels)]:
         axis.set_xlabel("windows skipped (%)", fontsize=9)
+    if there > len(panels):
+        figure.suptitle(
+            f"The first {len(panels)} of {there} kinds of cells; the CSV file has all", fontsize=9
+        )
     figure.supylabel("speed-up over the best dense run (quartiles shaded)", fontsize=9)
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nansparse.errors import InputError
-from nansparse.evaluation.axes import LAYER_AXES, MODEL_AXES
+from nansparse.evaluation.axes import LAYER_AXES, MODEL_AXES, PLANS, SHARED
 from nansparse.evaluation.grid import Block, Grid
 
 _SHARES = (0, 0.3, 0.5, 0.67, 0.8, 0.9)
@@ -30,6 +30,13 @@ PUBLISHED: dict[float, tuple[float, float]] = {
     0.9: (2.4, 2.7),
 }
 
+# Every mask at every share of NaN.
+_CROSSOVER: Block = {
+    "mask": ["sites", "border", "blob", "brain"],
+    "nan_ratio": [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "plan": [SHARED],
+}
+
 LAYER_PRESETS = {
     "quick": Grid(
         LAYER_AXES,
@@ -39,8 +46,8 @@ LAYER_PRESETS = {
         ),
         repeats=9,
     ),
-    # Where the engines' goals are stated: brain-like masks at the widths of the networks, and what "auto"
-    # loses where there is little to skip.
+    # Where the engines' goals are stated: brain-like masks at the widths of the networks, with either plan;
+    # and from which share of NaN on each engine beats dense, and what "auto" loses below it.
     "engines": Grid(
         LAYER_AXES,
         (
@@ -49,16 +56,21 @@ LAYER_PRESETS = {
                 "channels": ["64", "71", "32"],
                 "mask": ["brain"],
                 "nan_ratio": [0.5, 0.67, 0.8, 0.9],
+                "plan": PLANS,
             },
-            {"size": ["96x96x96"], "channels": ["32"], "mask": ["brain"], "nan_ratio": [0.5, 0.8, 0.9]},
             {
-                "size": ["128x128"],
-                "channels": ["16", "64", "128"],
-                "mask": ["sites", "border", "blob"],
-                "nan_ratio": [0, 0.1, 0.3, 0.6],
+                "size": ["96x96x96"],
+                "channels": ["32"],
+                "mask": ["brain"],
+                "nan_ratio": [0.5, 0.67, 0.8, 0.9],
+                "plan": PLANS,
             },
+            {"size": ["128x128"], "channels": ["16", "32", "64", "128"], **_CROSSOVER},
+            {"size": ["40x40x40"], "channels": ["16", "32"], **_CROSSOVER},
+            {"size": ["32x32x32"], "channels": ["64"], **_CROSSOVER},
+            {"size": ["24x24x24"], "channels": ["128"], **_CROSSOVER},
         ),
-        repeats=7,
+        repeats=5,
     ),
     "paper": Grid(LAYER_AXES, (_TRIALS,), repeats=25),
     "full": Grid(

@@ -37,11 +37,12 @@ def tables(results: Results) -> list[Table]:
     """
     from nansparse.evaluation.summary_compare import comparison_tables
     from nansparse.evaluation.summary_demo import demo_tables
+    from nansparse.evaluation.summary_layers import layer_tables
     from nansparse.evaluation.summary_models import model_tables
     from nansparse.evaluation.summary_plain import paper_tables, plain_tables
 
     own = {
-        "bench-layers": _layer_tables,
+        "bench-layers": layer_tables,
         "bench-models": model_tables,
         "compare": comparison_tables,
         "demo": demo_tables,
@@ -152,46 +153,6 @@ def seconds(timing: dict[str, Any] | None) -> str:
     low, high = (factor * quartile for quartile in timing["quartiles"])
     spread = f" [{low:.3g}, {high:.3g}]" if len(timing["seconds"]) > 1 else ""
     return f"{factor * median:.3g} {unit}{spread}"
-
-
-def _layer_tables(results: Results) -> list[Table]:
-    axes = varying(results.rows)
-    ways = list(dict.fromkeys(row.way for row in results.rows if "limit" in row.values))
-    lines = []
-    for rows in by_cell(row for row in results.rows if row.done):
-        found = {row.way: row for row in rows}
-        sparse = [found[way] for way in ways if way in found]
-        dense = min((row for row in rows if row not in sparse), key=lambda row: row.seconds or 0.0)
-        line = {axis: str(dense.cell[axis]) for axis in axes}
-        line["best dense"] = seconds(dense.timing)
-        line["windows skipped"] = share(sparse[0].values["windows_skipped"]) if sparse else "-"
-        line["limit"] = times(sparse[0].values["limit"]) if sparse else "-"
-        line |= {way: times(found[way].values["speed_up"]) if way in found else "-" for way in ways}
-        lines.append(line)
-    same = (
-        {name: value for name, value in results.rows[0].cell.items() if name not in axes}
-        if results.rows
-        else {}
-    )
-    note = "Speed-up over the faster dense layout of the same cell. Everywhere: " + (
-        ", ".join(f"{name} {value}" for name, value in same.items()) or "nothing"
-    )
-    return [Table("Engines against dense", note + ".", lines), _published(results)]
-
-
-def _published(results: Results) -> Table:
-    lines = []
-    for entry in results.analysis.get("published", []):
-        line = {"NaN": share(entry["nan_ratio"])}
-        low, high = entry["published_low"], entry["published_high"]
-        line["published"] = "-" if low is None else f"{low:.2f}-{high:.2f}x"
-        line |= {size: times(speed_up) for size, speed_up in entry["ours"].items()}
-        lines.append(line)
-    note = (
-        "Published (arXiv 2601.17180): over a convolution written as a Python loop. Ours, by size: the "
-        "planner's choice over torch's own convolution, the faster of two layouts."
-    )
-    return Table("The time trials of the paper", note, lines)
 
 
 def _faults(results: Results) -> Table:

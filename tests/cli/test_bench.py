@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from nansparse.cli.conclusion import conclude
 from nansparse.cli.main import BAD_INPUT, main
-from nansparse.evaluation import progress
+from nansparse.evaluation import layers, progress
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.results import Results, Row, load_results
 from nansparse.evaluation.summary import tables
+from nansparse.evaluation.timing import Timing
 
 SMALL = [
     "--set",
@@ -50,6 +52,45 @@ def test_layers_are_measured_written_and_shown(tmp_path, capsys):
     assert "| gather" in printed
     names = {file.name for file in (tmp_path / "new").iterdir()}
     assert names == {"r.json", "r.csv", "r.png", "r.html"}
+
+
+@pytest.mark.parametrize(("plan", "found"), [("new", 0), ("shared", 1)])
+def test_a_shared_plan_is_found_and_a_new_one_is_made_in_every_call(monkeypatch, plan, found):
+    held = []
+
+    class Engine:
+        def run(self, activation, convolution):
+            held.append(len(activation.plans))
+            activation.plans["made"] = True
+
+    activation = SimpleNamespace(plans={"made": True})
+    monkeypatch.setattr(layers.registry, "get", lambda name: Engine())
+    run = layers._sparse_way("gather", activation, None, plan=plan)
+    for _ in range(3):
+        run()
+    assert held == [found] * 3
+
+
+def test_crossovers_say_from_which_share_on_an_engine_wins():
+    gains = {
+        "gather": (0.5, 1.2, 0.9, 1.0, 2.0),
+        "tile": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "auto": (1, 1.2, 1, 0.9, 3),
+    }
+    rows = []
+    for i, ratio in enumerate((0.0, 0.2, 0.4, 0.6, 0.8)):
+        cell = {"size": "8x8", "mask": "blob", "nan_ratio": ratio}
+        rows.append(Row(cell, "dense, NCHW", timing=Timing((1.0, 1.0)).to_dict(), values={"speed_up": 1.0}))
+        for way, speed in gains.items():
+            values = {"speed_up": speed[i], "limit": 2.0, "windows_skipped": ratio}
+            rows.append(Row(cell, way, timing=Timing((1.0, 1.0)).to_dict(), values=values))
+    table = tables(Results("bench-layers", "", {}, {}, rows))[1]
+    (line,) = table.lines
+    assert line["gather"] == "60.0 %"
+    assert line["tile"] == "never"
+    assert line["auto"] == "80.0 %"
+    assert line["auto, least"] == "0.90x at 60.0 %"
+    assert "below 0.97x dense in 1 of 5 cells, at worst 0.90x" in table.note
 
 
 def test_the_papers_trials_stand_beside_its_figures(tmp_path, capsys):
