@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nansparse.compiled import kernels_for
 from nansparse.sites import Sites
 
 # Share of the sites from which on rows are left on the grid: below it the passes over rows that carry
@@ -84,6 +85,23 @@ class SparseActivation:
     @cached_property
     def _own_plans(self) -> dict[object, object]:
         return {}
+
+    @property
+    def places(self) -> Tensor:
+        """Where `values` has the row of each site, int64 (P,); empty if the rows are in order."""
+        return self.sites.places if self.laid_out else self.sites.no_places
+
+    @cached_property
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """The sum of each row's real cells, (P,), and how many of its cells are NaN, int32 (P,)."""
+        kernels = kernels_for(self._values)
+        if kernels is None:
+            nan = self.rows.isnan()
+            return self.rows.masked_fill(nan, 0.0).sum(1), nan.sum(1, dtype=torch.int32)
+        sums = self._values.new_empty(len(self.sites))
+        nans = torch.empty(len(self.sites), dtype=torch.int32)
+        kernels.run(kernels.cells.sum_rows, self._values, self.places, sums, nans)
+        return sums, nans
 
     @cached_property
     def holes(self) -> tuple[Tensor, Tensor]:

@@ -24,14 +24,7 @@ def count_nan(activation: SparseActivation, per_site: int, windows: Windows) -> 
     dtype = next(
         d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if most <= torch.iinfo(d).max
     )
-    if activation.partial:
-        nan = torch.full((sites.total,), per_site, dtype=dtype, device=sites.device)
-        nan.index_fill_(0, sites.numbers, 0)
-        rows, mask = activation.holes
-        nan.index_copy_(0, sites.numbers[rows], mask.sum(1).to(dtype))
-        nan = nan.view(sites.batch, *sites.grid)
-    else:
-        nan = sites.mask.logical_not().to(dtype)
+    nan = nan_per_site(activation, per_site).to(dtype)
     if windows.transposed:
         spread = F.conv_transpose2d if len(sites.grid) == 2 else F.conv_transpose3d
         extra = [o - windows.full_size(a) for a, o in enumerate(windows.out_grid)]
@@ -41,6 +34,26 @@ def count_nan(activation: SparseActivation, per_site: int, windows: Windows) -> 
     for axis in range(len(sites.grid)):
         nan = _box_sum(nan, axis, windows)
     return nan
+
+
+def nan_per_site(activation: SparseActivation, per_site: int) -> Tensor:
+    """Count the NaN cells of every site.
+
+    Args:
+        activation: The input.
+        per_site: What a missing site counts.
+
+    Returns:
+        int32 (N, *grid).
+    """
+    sites = activation.sites
+    if not activation.partial:
+        return sites.mask.logical_not().int().mul_(per_site)
+    nans = activation.sums[1]
+    if not sites.is_complete:
+        nans = torch.full((sites.total,), per_site, dtype=torch.int32, device=sites.device)
+        nans.index_copy_(0, sites.numbers, activation.sums[1])
+    return nans.view(sites.batch, *sites.grid)
 
 
 def _box_sum(counts: Tensor, axis: int, windows: Windows) -> Tensor:

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.counts import count_nan
+from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled.plans import kept_windows, rows_read
+from nansparse.counts import count_nan, nan_per_site
 from nansparse.errors import EngineError
 from nansparse.sites import Sites
 from nansparse.threshold import fewest_skipped, is_skipped
@@ -64,7 +66,6 @@ class WindowPlan:
 
     Attributes:
         windows: The geometry.
-        keep: Bool (N, *out_grid), True at the kept windows.
         nan_cells: NaN cells of each kept window, (M,); whole sites are counted where no row is partly NaN, so
             that one plan serves any number of channels.
         cells: Cells of each kept window in the same unit: an integer, or (M,).
@@ -80,6 +81,12 @@ class WindowPlan:
         """
         self.windows, self._sites = windows, weakref.ref(activation.sites)
         per_site = activation.channels if activation.partial else 1
+        self._kernels = None
+        if not windows.transposed and activation.sites.total < torch.iinfo(torch.int32).max - 2:
+            self._kernels = kernels_for(activation.values)
+        if self._kernels is not None:
+            self._list_kept(self._kernels, activation, per_site, threshold)
+            return
         counts = count_nan(activation, per_site, windows)
         if windows.transposed:
             cells = (windows.cells().to(counts.device) * per_site).expand(counts.shape)
@@ -93,7 +100,25 @@ class WindowPlan:
         self._out = None if out is self.sites else out
         self.nan_cells = counts.flatten() if out.is_complete else counts.flatten()[out.numbers]
         self.cells: int | Tensor = cells.flatten()[out.numbers] if windows.transposed else size
-        self.keep = keep
+
+    def _list_kept(
+        self, kernels: Kernels, activation: SparseActivation, per_site: int, threshold: float
+    ) -> None:
+        """Do what `__init__` does, by compiled loops."""
+        windows, sites = self.windows, activation.sites
+        self.cells = windows.volume * per_site
+        limit = fewest_skipped(self.cells, threshold)
+        numbers, self.nan_cells = kept_windows(kernels, nan_per_site(activation, per_site), windows, limit)
+        same = windows.out_grid == windows.grid and len(numbers) == len(sites)
+        if same and (sites.is_complete or torch.equal(numbers, sites.numbers)):
+            self._out = None
+        else:
+            self._out = Sites(numbers, sites.batch, windows.out_grid, sites.device)
+
+    @property
+    def keep(self) -> Tensor:
+        """Bool (N, *out_grid), True at the kept windows."""
+        return self.out.mask
 
     @property
     def sites(self) -> Sites:
@@ -116,6 +141,9 @@ class WindowPlan:
     @cached_property
     def taps(self) -> list[Taps]:
         """What the kept windows read, kernel positions that meet the same outputs together."""
+        if self._kernels is not None:
+            table = rows_read(self._kernels, self.sites, self.out, self.windows)
+            return [Taps(list(range(self.windows.volume)), None, table)]
         phases = _phases(self.windows)
         return [self._read(phase, alone=len(phases) == 1) for phase in phases]
 

@@ -76,6 +76,16 @@ class Sites:
             rows = flat.index_copy_(0, self.numbers, rows)
         return rows.view(self.batch, *self.grid)
 
+    @property
+    def places(self) -> Tensor:
+        """Where the whole grid has the row of each site, int64 (P,); empty if the set is complete."""
+        return self.no_places if self.is_complete else self.numbers
+
+    @property
+    def no_places(self) -> Tensor:
+        """Stands for rows that are in order, int64 (0,)."""
+        return torch.empty(0, dtype=torch.int64, device=self.device)
+
     def where(self, keep: Tensor) -> "Sites":
         """Make the set of sites that a mask over the whole batch keeps.
 

@@ -23,6 +23,23 @@ CELLS_PER_SLAB = 1 << 18
 
 
 @dataclass(frozen=True)
+class TilePeaks:
+    """Windows that tile the grid: M of them, C channels, as rows.
+
+    Attributes:
+        values: (M, C), the maximum over the real cells; -inf where there is none.
+        codes: uint8 (M, C), bit k set where cell k ties in an unstable window.
+        unstable: uint8 (M, C), 1 in an unstable window.
+        winner: uint8 (M, C), the bit of the first cell that holds the maximum; 1 where no cell is real.
+    """
+
+    values: Tensor
+    codes: Tensor
+    unstable: Tensor
+    winner: Tensor
+
+
+@dataclass(frozen=True)
 class Peaks:
     """The maximum of each window, and whether another cell comes close anywhere.
 
@@ -89,7 +106,7 @@ def find_peaks(cells: list[Tensor], epsilon: float) -> Peaks:
     return Peaks(best, epsilon, some_tie)
 
 
-def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor, Tensor, Tensor]:
+def tile_peaks(cells: list[Tensor], peaks: Peaks, max_ties: int) -> TilePeaks:
     """Say which cells tie in the unstable windows.
 
     Args:
@@ -98,8 +115,7 @@ def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor,
         max_ties: A window is unstable when more cells tie.
 
     Returns:
-        uint8 codes (bit k set where cell k ties in an unstable window), uint8 unstable (0 or 1), and uint8
-        winner (the bit of the first cell that holds the maximum; bit 0 where no cell is real).
+        Everything about the windows.
     """
     codes = torch.empty(peaks.best.shape, dtype=torch.uint8, device=peaks.best.device)
     unstable, winner = torch.empty_like(codes), torch.empty_like(codes)
@@ -121,7 +137,8 @@ def tie_codes(cells: list[Tensor], peaks: Peaks, max_ties: int) -> tuple[Tensor,
         codes[slab] = bits.to(torch.uint8).mul_(unstable[slab])
         first = equal & -equal
         winner[slab] = first + (first == 0)
-    return codes, unstable, winner
+    channels = codes.shape[-1]
+    return TilePeaks(*(t.reshape(-1, channels) for t in (peaks.best, codes, unstable, winner)))
 
 
 def _tolerance(best: Tensor, epsilon: float) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.compiled import Kernels, kernels_for
 from nansparse.errors import InputError
 from nansparse.sites import Sites
 from nansparse.windows import Windows
@@ -173,6 +174,9 @@ class Unpooled:
         window, bit = self.memory.places
         if not sites.is_complete:
             window, bit = (place.index_select(0, sites.numbers) for place in (window, bit))
+        kernels = kernels_for(self.values.values)
+        if kernels is not None and window.dtype == torch.int32:
+            return self._put_back(kernels, sites, window, bit)
         source = self.values.rows
         row = window
         if not self.values.sites.is_complete:
@@ -188,6 +192,17 @@ class Unpooled:
             partial = bool(nan.numel()) and int(nan.max()) > 0
             rows = rows.masked_fill_(nan.bool(), torch.nan) if partial else rows
         return SparseActivation(sites, rows, partial)
+
+    def _put_back(self, kernels: Kernels, sites: Sites, window: Tensor, bit: Tensor) -> SparseActivation:
+        """Do what `at` does, by a compiled loop."""
+        values, winner = self.values, self.memory.winner
+        out = values.values.new_empty(len(sites), values.channels)
+        nans = torch.empty(len(sites), dtype=torch.int32)
+        row_of = nans[:0] if values.sites.is_complete else values.sites.row_of.flatten()
+        codes = winner[:0] if self._codes is None else self._codes
+        loop = kernels.pooling.put_back
+        kernels.run(loop, values.values, values.places, row_of, window, bit, winner, codes, out, nans)
+        return SparseActivation(sites, out, bool(nans.any()))
 
     @cached_property
     def everywhere(self) -> SparseActivation:

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_for
+from nansparse.compiled.peaks import peaks_of_rows
+from nansparse.compiled.plans import rows_read
 from nansparse.errors import UnexpectedNaNError
 from nansparse.fill import zeroed_rows
 from nansparse.functional import nan_max_pool
@@ -18,9 +21,9 @@ from nansparse.handlers.pooled import drawn, finish_overlapping, plain, without_
 from nansparse.handlers.unbatched import TIES, pool_one
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
-from nansparse.plan import plan_windows
+from nansparse.plan import WindowPlan, plan_windows
 from nansparse.sites import Sites
-from nansparse.ties import CELLS_IN_A_CODE, Peaks, find_peaks, tie_codes, window_cells
+from nansparse.ties import CELLS_IN_A_CODE, TilePeaks, find_peaks, tile_peaks, window_cells
 from nansparse.unpooling import PoolMemory, tiles_the_grid
 from nansparse.windows import Windows
 
@@ -75,7 +78,19 @@ def _pool_plain(
     bound = bind(_POOL, args, kwargs) or {}
     x = bound["input"]
     indices_wanted = bound["return_indices"] or func in (F.max_pool2d_with_indices, F.max_pool3d_with_indices)
-    cells = window_cells(x.movedim(1, -1), windows)
+    tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
+    sites = Sites(None, x.shape[0], windows.out_grid, x.device)
+    last = x.movedim(1, -1)
+    kernels = kernels_for(x) if tiles and last.is_contiguous() and x.numel() else None
+    if kernels is not None:
+        before = Sites(None, x.shape[0], windows.grid, x.device)
+        rows, table = last.reshape(-1, x.shape[1]), rows_read(kernels, before, sites, windows)
+        tile, some_tie, nan, infinite = peaks_of_rows(kernels, rows, before.places, table, call.policy)
+        if not nan and not infinite:
+            if not some_tie:
+                return func(*args, **kwargs)
+            return _finish(call, tile, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
+    cells = window_cells(last, windows)
     peaks = find_peaks(cells, call.policy.epsilon)
     total = peaks.best.sum()
     finite = bool(total.isfinite())
@@ -86,14 +101,13 @@ def _pool_plain(
         )
     if finite and not peaks.some_tie:
         return func(*args, **kwargs)
-    sites = Sites(None, x.shape[0], windows.out_grid, x.device)
-    tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
     if finite and not tiles and not indices_wanted:
         flat = [cell.reshape(-1, x.shape[1]) for cell in cells]
         return finish_overlapping(call, flat, peaks, sites, facts)
     if not finite or not tiles:
         return _pool_literally(call, x, windows, facts, indices_wanted=indices_wanted)
-    return _finish(call, cells, peaks, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
+    tile = tile_peaks(cells, peaks, call.policy.max_ties)
+    return _finish(call, tile, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
 
 
 def _pool_marked(
@@ -101,15 +115,32 @@ def _pool_marked(
 ) -> Any:
     """Pool a sparse activation on its rows."""
     activation = x.sparse()
-    rows = activation.rows
     tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
+    options = {"partial": activation.partial, "indices_wanted": indices_wanted}
+    # Threshold 1 keeps every window with a real cell.
+    whole = SparseActivation(activation.sites, activation.values, partial=False, laid_out=activation.laid_out)
+    plan = plan_windows(whole, windows, 1.0)
+    kernels = kernels_for(activation.values) if tiles else None
+    if kernels is not None:
+        table, place = plan.taps[0].table, activation.places
+        tile, _, _, infinite = peaks_of_rows(kernels, activation.values, place, table, call.policy)
+        if not infinite:
+            facts["engine"] = "rows"
+            return _finish(call, tile, plan.out, windows, facts, **options)
     if (indices_wanted and not tiles) or not bool(zeroed_rows(activation).sum().isfinite()):
         facts["densified"] = 1
         return _pool_literally(call, x.dense(), windows, facts, indices_wanted=indices_wanted)
     facts["engine"] = "rows"
-    # Threshold 1 keeps every window with a real cell.
-    whole = SparseActivation(activation.sites, rows, partial=False)
-    plan = plan_windows(whole, windows, 1.0)
+    cells = _cells_of_rows(activation, plan, windows)
+    peaks = find_peaks(cells, call.policy.epsilon)
+    if not tiles:
+        return finish_overlapping(call, cells, peaks, plan.out, facts)
+    return _finish(call, tile_peaks(cells, peaks, call.policy.max_ties), plan.out, windows, facts, **options)
+
+
+def _cells_of_rows(activation: SparseActivation, plan: WindowPlan, windows: Windows) -> list[Tensor]:
+    """Gather the cells of windows, one tensor a kernel position, -inf where there is none."""
+    rows = activation.rows
     lowest = rows.new_empty(len(rows) + 2, activation.channels)
     lowest[: len(rows)] = rows
     lowest[len(rows) :] = -torch.inf
@@ -117,26 +148,12 @@ def _pool_marked(
     if len(holes):
         lowest[holes] = rows.index_select(0, holes).masked_fill_(mask, -torch.inf)
     table = plan.taps[0].table
-    cells = [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
-    peaks = find_peaks(cells, call.policy.epsilon)
-    if not tiles:
-        return finish_overlapping(call, cells, peaks, plan.out, facts)
-    return _finish(
-        call,
-        cells,
-        peaks,
-        plan.out,
-        windows,
-        facts,
-        partial=activation.partial,
-        indices_wanted=indices_wanted,
-    )
+    return [lowest.index_select(0, table[:, k]) for k in range(windows.volume)]
 
 
 def _finish(
     call: ModelCall,
-    cells: list[Tensor],
-    peaks: Peaks,
+    tile: TilePeaks,
     sites: Sites,
     windows: Windows,
     facts: dict[str, Any],
@@ -146,10 +163,8 @@ def _finish(
 ) -> Any:
     """Turn peaks and ties into values and memory, by the mode of the run."""
     policy = call.policy
-    channels = peaks.best.shape[-1]
-    codes, unstable, winner = tie_codes(cells, peaks, policy.max_ties)
-    codes, unstable, winner = (t.reshape(-1, channels) for t in (codes, unstable, winner))
-    values = peaks.best.reshape(-1, channels)
+    values, codes, unstable, winner = tile.values, tile.codes, tile.unstable, tile.winner
+    channels = values.shape[1]
     empty = values.isneginf() if partial else None
     if policy.mode == "aggressive":
         if policy.nan_probability < 1.0:

@@ -1,0 +1,37 @@
+"""Maxima and ties of windows that tile the grid, by a compiled loop over rows."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nansparse.compiled.availability import Kernels
+from nansparse.functional.pooling import TIE_ATOL
+from nansparse.policy import Policy
+from nansparse.ties import TilePeaks
+
+
+def peaks_of_rows(
+    kernels: Kernels, values: Tensor, place: Tensor, table: Tensor, policy: Policy
+) -> tuple[TilePeaks, bool, bool, bool]:
+    """Do what `nansparse.ties` does, in one pass over rows.
+
+    Args:
+        kernels: The loops.
+        values: (R, C), NaN where a cell is.
+        place: int64 (P,), the row in `values` of each row; empty if they are the same.
+        table: int32 (M, K), rows read, K at most 8; P and more stand for none.
+        policy: Says when a window is unstable.
+
+    Returns:
+        The peaks; whether a window is unstable, whether one reads NaN, whether one reads infinity.
+    """
+    shape = (len(table), values.shape[1])
+    best = values.new_empty(shape)
+    codes, unstable, winner = (torch.empty(shape, dtype=torch.uint8) for _ in range(3))
+    number = np.float32 if values.dtype == torch.float32 else np.float64
+    ties, odd = kernels.run(
+        kernels.pooling.pool_cells,
+        *(values, place, table, number(policy.epsilon), number(TIE_ATOL), policy.max_ties),
+        *(best, codes, unstable, winner),
+    )
+    return TilePeaks(best, codes, unstable, winner), ties > 0, odd & 1 > 0, odd & 2 > 0

@@ -1,0 +1,69 @@
+"""The kept windows of a convolution and the rows they read, worked out by compiled loops."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nansparse.compiled.availability import Kernels
+from nansparse.sites import Sites
+from nansparse.windows import Windows
+
+
+def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) -> tuple[Tensor, Tensor]:
+    """Find the windows with few NaN cells.
+
+    Args:
+        kernels: The loops.
+        nan: int32 (N, *grid), NaN cells at each site.
+        windows: The geometry; not transposed.
+        limit: A window is kept if it has fewer.
+
+    Returns:
+        Numbers of the kept windows, int64 (M,), and their NaN cells, int32 (M,).
+    """
+    batch, out = nan.shape[0], _three(windows.out_grid)
+    counts = torch.empty(batch, *out, dtype=torch.int32)
+    kept = torch.empty(batch * out[0] * out[1], dtype=torch.int64)
+    image = nan.view(batch, *_three(windows.grid))
+    kernels.run(kernels.windows.count_windows, image, _geometry(windows), limit, counts, kept)
+    ends = kept.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    numbers, nan_cells = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.int32)
+    lines = counts.view(len(kept), out[2])
+    kernels.run(kernels.windows.list_windows, lines, limit, ends.sub_(kept), numbers, nan_cells)
+    return numbers, nan_cells
+
+
+def rows_read(kernels: Kernels, sites: Sites, out: Sites, windows: Windows) -> Tensor:
+    """Look up the rows that kept windows read.
+
+    Args:
+        kernels: The loops.
+        sites: The input's sites.
+        out: The kept windows.
+        windows: The geometry; not transposed.
+
+    Returns:
+        int32 (M, kernel positions); P stands for padding and P + 1 for a missing site.
+    """
+    table = torch.empty(len(out), math.prod(windows.kernel), dtype=torch.int32)
+    rows = sites.row_of.view(sites.batch, *_three(sites.grid))
+    shape = np.array(_three(windows.out_grid), dtype=np.int64)
+    kernels.run(
+        kernels.windows.read_table, rows, out.numbers, shape, _geometry(windows), len(sites), table
+    )
+    return table
+
+
+def _geometry(windows: Windows) -> np.ndarray:
+    """Lay a geometry out as the loops want it: (4, 3), kernel, stride, padding and dilation."""
+    lead = 3 - len(windows.kernel)
+    ones, none = (1,) * lead, (0,) * lead
+    lines = [ones + windows.kernel, ones + windows.stride, none + windows.padding, ones + windows.dilation]
+    return np.array(lines, dtype=np.int64)
+
+
+def _three(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (3 - len(sizes)) + tuple(sizes)

@@ -1,0 +1,130 @@
+"""Loops over the windows of a convolution or pooling: NaN cells, kept windows, rows read.
+
+A plane is a volume of depth 1 here. A geometry is (4, 3) int64: kernel, stride, lower padding and dilation,
+one column an axis.
+"""
+
+# The loops are typed by numba from the arrays they are called with.
+# mypy: disable-error-code="no-untyped-def"
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def try_threads(x):
+    """Do next to nothing on all threads: raises where numba cannot run in parallel."""
+    for i in prange(x.shape[0]):
+        x[i] = i
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def count_windows(nan, geometry, limit, counts, kept):
+    """Count the NaN cells of every window.
+
+    Args:
+        nan: int32 (N, D, H, W), NaN cells at each site.
+        geometry: See the head of this file.
+        limit: Windows with fewer are kept.
+        counts: int32 (N, d, h, w), written.
+        kept: int64 (N * d * h,), written: kept windows in each line.
+    """
+    _, depth, height, width = nan.shape
+    _, d, h, w = counts.shape
+    for line in prange(counts.shape[0] * d * h):
+        n, z, y = line // (d * h), line // h % d, line % h
+        row = counts[n, z, y]
+        row[:] = 0
+        for a in range(geometry[0, 0]):
+            iz = z * geometry[1, 0] - geometry[2, 0] + a * geometry[3, 0]
+            if iz < 0 or iz >= depth:
+                continue
+            for b in range(geometry[0, 1]):
+                iy = y * geometry[1, 1] - geometry[2, 1] + b * geometry[3, 1]
+                if iy < 0 or iy >= height:
+                    continue
+                source = nan[n, iz, iy]
+                step = geometry[1, 2]
+                for c in range(geometry[0, 2]):
+                    shift = c * geometry[3, 2] - geometry[2, 2]
+                    first = max(0, -(shift // step))
+                    last = max(first, min(w, (width - 1 - shift) // step + 1))
+                    # Slices, so that numba need not look for negative indices in the loop.
+                    to, read = row[first:last], source[first * step + shift :]
+                    if step == 1:
+                        for x in range(last - first):
+                            to[x] += read[x]
+                    else:
+                        for x in range(last - first):
+                            to[x] += read[x * step]
+        total = 0
+        for x in range(w):
+            total += 1 if row[x] < limit else 0
+        kept[line] = total
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def list_windows(counts, limit, starts, numbers, nan_cells):
+    """List the kept windows.
+
+    Args:
+        counts: int32 (lines, w), NaN cells of every window.
+        limit: Windows with fewer are kept.
+        starts: int64 (lines,), kept windows before each line.
+        numbers: int64 (M,), written: numbers of the kept windows.
+        nan_cells: int32 (M,), written: their NaN cells.
+    """
+    lines, w = counts.shape
+    for line in prange(lines):
+        i = starts[line]
+        for x in range(w):
+            if counts[line, x] < limit:
+                numbers[i] = line * w + x
+                nan_cells[i] = counts[line, x]
+                i += 1
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def read_table(row_of, numbers, out_grid, geometry, padding, table):
+    """Look up the rows that windows read.
+
+    Args:
+        row_of: int32 (N, D, H, W), the row of each site.
+        numbers: int64 (M,), numbers of the windows.
+        out_grid: int64 (3,), windows along each axis.
+        geometry: See the head of this file.
+        padding: What stands for a cell outside the grid.
+        table: int32 (M, K), written.
+    """
+    _, depth, height, width = row_of.shape
+    flat = row_of.reshape(-1)
+    h, w = out_grid[1], out_grid[2]
+    kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
+    ad, ah, aw = geometry[3, 0], geometry[3, 1], geometry[3, 2]
+    for i in prange(numbers.shape[0]):
+        line = numbers[i] // w
+        x = (numbers[i] - line * w) * geometry[1, 2] - geometry[2, 2]
+        plane = line // h
+        y = (line - plane * h) * geometry[1, 1] - geometry[2, 1]
+        n = plane // out_grid[0]
+        z = (plane - n * out_grid[0]) * geometry[1, 0] - geometry[2, 0]
+        ends = x + (kw - 1) * aw < width and y + (kh - 1) * ah < height and z + (kd - 1) * ad < depth
+        k = 0
+        if x >= 0 and y >= 0 and z >= 0 and ends:
+            base = ((n * depth + z) * height + y) * width + x
+            for a in range(kd):
+                for b in range(kh):
+                    at = base + (a * ad * height + b * ah) * width
+                    for c in range(kw):
+                        table[i, k] = flat[np.uint64(at + c * aw)]
+                        k += 1
+            continue
+        for a in range(kd):
+            for b in range(kh):
+                inside = 0 <= z + a * ad < depth and 0 <= y + b * ah < height
+                for c in range(kw):
+                    if inside and 0 <= x + c * aw < width:
+                        table[i, k] = row_of[n, z + a * ad, y + b * ah, x + c * aw]
+                    else:
+                        table[i, k] = padding
+                    k += 1
