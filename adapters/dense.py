@@ -10,13 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import LEFT_ON_GRID, SparseActivation
+from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled.filling import filled_cells
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
-from nansparse.plan import plan_windows
+from nansparse.plan import WindowPlan, plan_windows
+from nansparse.product import product
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
+
+# What the product for a window with NaN costs, in that of a window of the dense convolution.
+FILL_COSTS = 1.5
 
 
 class DenseEngine(Engine):
@@ -52,12 +58,16 @@ class DenseEngine(Engine):
             The amounts.
         """
         windows, sites = convolution.windows, activation.sites
-        kept = len(plan_windows(activation, windows, convolution.threshold).out)
+        plan = plan_windows(activation, windows, convolution.threshold)
+        kept, per_window = (
+            len(plan.out),
+            windows.volume * padded(activation.channels, convolution.out_channels),
+        )
         total = sites.batch * math.prod(windows.out_grid)
         copied = sites.total + len(sites) if not activation.laid_out else sites.total - len(sites)
         copied = sites.total if activation.partial and activation.laid_out else copied
         return Workload(
-            macs=total * windows.volume * padded(activation.channels, convolution.out_channels),
+            macs=total * per_window + (plan.fills * per_window * FILL_COSTS if activation.partial else 0),
             reads=0,
             cells=copied * activation.channels,
             writes=(total + (kept if kept < LEFT_ON_GRID * total else 0)) * convolution.out_channels,
@@ -83,10 +93,33 @@ class DenseEngine(Engine):
         )
         values = _convolve(image, convolution.weight, convolution.bias, convolution)
         out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels)
-        add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
+        kernels = kernels_for(values) if activation.partial and not convolution.windows.transposed else None
+        if kernels is None:
+            add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
+        else:
+            self._compute_filled(kernels, out, activation, convolution, plan)
         if len(plan.out) < LEFT_ON_GRID * plan.out.total:
             return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
         return SparseActivation(plan.out, out, partial=False, laid_out=True)
+
+    def _compute_filled(
+        self,
+        kernels: Kernels,
+        out: Tensor,
+        activation: SparseActivation,
+        convolution: Convolution,
+        plan: WindowPlan,
+    ) -> None:
+        """Compute the windows that hold NaN once more, with means in place of NaN.
+
+        Where rows are partly NaN the term that `nansparse.fill` adds costs as much.
+        """
+        taps, which = plan.taps[0], plan.filled
+        weight = convolution.packed(taps.positions)
+        numbers = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
+        for start, cells in filled_cells(kernels, activation, plan, taps, self._scratch, which):
+            found = product(cells, weight, convolution.bias)[: len(which) - start]
+            out.index_copy_(0, numbers[start : start + len(found)], found)
 
     def _zeroed_grid(self, activation: SparseActivation) -> Tensor:
         """Give the rows of the whole grid, with zeros at missing sites and for NaN."""

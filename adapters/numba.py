@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import NUMBA, Kernels, kernels_for
+from nansparse.compiled import NUMBA, Kernels, kernels_for, kernels_problem
+from nansparse.compiled.filling import filled_cells
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
+from nansparse.errors import EngineError
 from nansparse.plan import Taps, WindowPlan, plan_windows
-from nansparse.product import CELLS_PER_CHUNK, product, rounded
+from nansparse.product import product
 from nansparse.scratch import Scratch
-
-# Where more of the windows hold NaN, every row is summed once instead of once a window.
-SHARED_SUMS = 0.25
+from nansparse.workload import Workload, padded
 
 
 class NumbaEngine(Engine):
@@ -30,6 +30,11 @@ class NumbaEngine(Engine):
         """Start without scratch memory."""
         self._scratch = Scratch()
 
+    @property
+    def problem(self) -> str:
+        """Why it can run nothing here, with the remedy; empty if it can."""
+        return kernels_problem()
+
     def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
         """Say why this engine cannot run a convolution.
 
@@ -42,13 +47,33 @@ class NumbaEngine(Engine):
         """
         if convolution.groups > 1:
             return [f"groups={convolution.groups}: numba runs groups=1"]
+        if activation.device.type != "cpu" or activation.dtype != torch.float32:
+            return [f"{activation.dtype} on {activation.device}: numba runs float32 on CPUs"]
         if kernels_for(activation.values) is None:
-            problem = NUMBA.problem or "numba found no threads that it can use here"
-            fits = activation.device.type == "cpu" and activation.dtype in (torch.float32, torch.float64)
-            return [problem if fits else f"{activation.dtype} on {activation.device}: numba runs float on CPUs"]
+            return [self.problem]
         if activation.sites.total >= torch.iinfo(torch.int32).max - 2:
             return ["more than 2^31 sites"]
         return []
+
+    def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do: nothing more for windows that hold NaN.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts.
+        """
+        kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
+        reads = kept * convolution.windows.volume
+        return Workload(
+            macs=reads * padded(activation.channels, convolution.out_channels),
+            reads=reads,
+            cells=reads * activation.channels,
+            writes=kept * convolution.out_channels,
+            sites=activation.sites.total,
+        )
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.
@@ -59,9 +84,13 @@ class NumbaEngine(Engine):
 
         Returns:
             The output.
+
+        Raises:
+            EngineError: If numba cannot run here.
         """
         kernels = kernels_for(activation.values)
-        assert kernels is not None
+        if kernels is None:
+            raise EngineError(self.problem)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = activation.values.new_empty(len(plan.out), convolution.out_channels)
         for taps in plan.taps:
@@ -82,38 +111,10 @@ class NumbaEngine(Engine):
         if not reads:
             out[taps.outputs] = 0 if convolution.bias is None else convolution.bias
             return
-        values, channels = activation.values, activation.channels
         weight = convolution.packed(taps.positions)
-        nan_cells, cells = _cells(plan, taps)
-        sums, nans = _sums(activation, plan)
-        place = activation.places
-        width = reads * channels
-        step = rounded(min(windows, CELLS_PER_CHUNK // width))
-        buffer = self._scratch.take("cells", (step, reads, channels), values)
-        for start in range(0, windows, step):
-            size = rounded(min(windows - start, step))
-            part = buffer[:size]
-            kernels.run(
-                kernels.cells.fill_cells, values, place, taps.table, start, nan_cells, cells, sums, nans,
-                activation.partial, part,
-            )
-            found = product(part.view(size, width), weight, convolution.bias)[: windows - start]
+        for start, cells in filled_cells(kernels, activation, plan, taps, self._scratch):
+            found = product(cells, weight, convolution.bias)[: windows - start]
             if taps.outputs is None:
-                out[start : start + step] = found
+                out[start : start + len(found)] = found
             else:
-                out.index_copy_(0, taps.outputs[start : start + step].long(), found)
-
-
-def _cells(plan: WindowPlan, taps: Taps) -> tuple[Tensor, Tensor]:
-    """NaN cells of the windows, int32, and all their cells, int64, one number if that is the same for all."""
-    nan_cells, cells = plan.nan_cells, plan.cells
-    if taps.outputs is not None:
-        nan_cells = nan_cells[taps.outputs]
-        cells = cells if isinstance(cells, int) else cells[taps.outputs]
-    return nan_cells.int(), torch.as_tensor(cells).view(-1).long()
-
-
-def _sums(activation: SparseActivation, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-    if activation.partial or len(plan.filled) > SHARED_SUMS * len(plan.out):
-        return activation.sums
-    return activation.values.new_empty(0), torch.empty(0, dtype=torch.int32)
+                out.index_copy_(0, taps.outputs[start : start + len(found)].long(), found)

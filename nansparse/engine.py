@@ -68,10 +68,13 @@ class Engine(ABC):
         Returns:
             The amounts.
         """
-        kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
-        reads = kept * convolution.windows.volume
+        plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        kept, volume = len(plan.out), convolution.windows.volume
+        reads = kept * volume
+        # Windows that meet a row which is partly NaN are multiplied twice (`nansparse.fill`).
+        products = reads + (plan.fills * volume if activation.partial else 0)
         return Workload(
-            macs=reads * padded(activation.channels, convolution.out_channels),
+            macs=products * padded(activation.channels, convolution.out_channels),
             reads=reads,
             cells=(reads + len(activation.sites)) * activation.channels,
             writes=kept * convolution.out_channels,

@@ -7,6 +7,7 @@ NaN (any other rank). Used outside of a run, it turns into the dense tensor, NaN
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -163,6 +164,7 @@ def _same_index(one: Any, other: Any) -> bool:
     return isinstance(one, known) and type(one) is type(other) and one == other
 
 
+@lru_cache(maxsize=256)
 def _strides(shape: torch.Size, channels_last: bool) -> list[int]:
     order = list(range(len(shape)))
     if channels_last and len(shape) in (4, 5):

@@ -6,8 +6,6 @@ geometry only (as long as no row is partly NaN), so it is kept with the set and 
 that set.
 """
 
-import itertools
-import math
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +19,7 @@ from nansparse.compiled import Kernels, kernels_for
 from nansparse.compiled.plans import kept_windows, rows_read
 from nansparse.counts import count_nan, nan_per_site
 from nansparse.errors import EngineError
+from nansparse.phases import Phase, find_phases, padded_reads
 from nansparse.sites import Sites
 from nansparse.threshold import fewest_skipped, is_skipped
 from nansparse.windows import Windows
@@ -42,20 +41,6 @@ class Taps:
     positions: list[int]
     outputs: Tensor | None
     table: Tensor
-
-
-@dataclass(frozen=True)
-class _Phase:
-    """Outputs start, start + step, ... that share kernel positions.
-
-    Cell = scale * t + offset along each axis.
-    """
-
-    starts: tuple[int, ...]
-    step: tuple[int, ...]
-    scale: tuple[int, ...]
-    positions: list[int]
-    offsets: list[tuple[int, ...]]
 
 
 class WindowPlan:
@@ -134,6 +119,11 @@ class WindowPlan:
         return self.sites if self._out is None else self._out
 
     @cached_property
+    def fills(self) -> int:
+        """How many of the kept windows hold NaN cells."""
+        return int(self.nan_cells.count_nonzero())
+
+    @cached_property
     def filled(self) -> Tensor:
         """The kept windows that hold NaN cells and need the mean, as row numbers of `out`."""
         return self.nan_cells.nonzero().flatten()
@@ -144,14 +134,14 @@ class WindowPlan:
         if self._kernels is not None:
             table = rows_read(self._kernels, self.sites, self.out, self.windows)
             return [Taps(list(range(self.windows.volume)), None, table)]
-        phases = _phases(self.windows)
+        phases = find_phases(self.windows)
         return [self._read(phase, alone=len(phases) == 1) for phase in phases]
 
-    def _read(self, phase: _Phase, *, alone: bool) -> Taps:
+    def _read(self, phase: Phase, *, alone: bool) -> Taps:
         rows = self.sites.row_of
         lattice = (slice(None), *(slice(s, None, t) for s, t in zip(phase.starts, phase.step, strict=True)))
         keep = self.keep[lattice]
-        pads, strides, base = _padded_reads(phase, self.windows.grid, keep.shape[1:], rows)
+        pads, strides, base = padded_reads(phase, self.windows.grid, keep.shape[1:], rows)
         flat = F.pad(rows, pads, value=len(self.sites)).flatten()
         shift = [sum(o * s for o, s in zip(offset, strides, strict=True)) for offset in phase.offsets]
         chosen = base[keep]
@@ -179,70 +169,3 @@ def plan_windows(activation: SparseActivation, windows: Windows, threshold: floa
         known.pop(next(iter(known))) if len(known) >= PLANS_KEPT else None
         known[key] = plan
     return plan
-
-
-def _phases(windows: Windows) -> list[_Phase]:
-    """Split the outputs by the kernel positions they use; an ordinary convolution has one phase."""
-    along = [_axis_phases(windows, axis) for axis in range(len(windows.grid))]
-    phases = []
-    for combination in itertools.product(*along):
-        starts, kept, offsets = zip(*combination, strict=True)
-        if any(start >= out for start, out in zip(starts, windows.out_grid, strict=True)):
-            continue
-        numbers = torch.arange(windows.volume).view(windows.kernel)
-        for axis, chosen in enumerate(kept):
-            numbers = numbers.index_select(axis, torch.tensor(chosen, dtype=torch.int64))
-        ones = (1,) * len(windows.grid)
-        step, scale = (windows.stride, ones) if windows.transposed else (ones, windows.stride)
-        phases.append(
-            _Phase(starts, step, scale, numbers.flatten().tolist(), list(itertools.product(*offsets)))
-        )
-    return phases
-
-
-def _axis_phases(windows: Windows, axis: int) -> list[tuple[int, list[int], list[int]]]:
-    """List (first output, kernel positions, cell offsets) along one axis."""
-    step, low, apart = windows.stride[axis], windows.padding[axis], windows.dilation[axis]
-    positions = list(range(windows.kernel[axis]))
-    if not windows.transposed:
-        return [(0, positions, [k * apart - low for k in positions])]
-    phases = []
-    for start in range(step):
-        kept = [k for k in positions if (start + low - k * apart) % step == 0]
-        phases.append((start, kept, [(start + low - k * apart) // step for k in kept]))
-    return phases
-
-
-def _padded_reads(
-    phase: _Phase, grid: tuple[int, ...], counts: tuple[int, ...], rows: Tensor
-) -> tuple[list[int], list[int], Tensor]:
-    """Pad the map of rows so that every read lands in it.
-
-    Args:
-        phase: The outputs and their offsets.
-        grid: The input grid.
-        counts: Outputs along each axis.
-        rows: (N, *grid) map; gives batch, dtype and device.
-
-    Returns:
-        The padding as `F.pad` wants it, the padded map's strides, and the flat number that each output reads
-        at offset 0, (N, *counts).
-    """
-    pads: list[int] = []
-    sizes, lows = [], []
-    for axis, size in enumerate(grid):
-        reach = [offset[axis] for offset in phase.offsets] or [0]
-        low = max(0, -min(reach))
-        high = max(0, (counts[axis] - 1) * phase.scale[axis] + max(0, *reach, 0) - size + 1)
-        pads[:0] = [low, high]
-        sizes.append(low + size + high)
-        lows.append(low)
-    total = rows.shape[0] * math.prod(sizes)
-    dtype = rows.dtype if total < torch.iinfo(rows.dtype).max else torch.int64
-    base = torch.arange(total, dtype=dtype, device=rows.device)
-    base = base.view(rows.shape[0], *sizes)
-    for axis, low in enumerate(lows):
-        span = (counts[axis] - 1) * phase.scale[axis] + 1
-        base = base.narrow(axis + 1, low, span)
-        base = base[(slice(None),) * (axis + 1) + (slice(None, None, phase.scale[axis]),)]
-    return pads, [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))], base

@@ -54,6 +54,27 @@ class Peaks:
     some_tie: bool
 
 
+def tiles_the_grid(windows: Windows, most_cells: int) -> bool:
+    """Say whether windows tile the grid, so that a cell belongs to one window at most.
+
+    Args:
+        windows: The geometry.
+        most_cells: Cells a window may have.
+
+    Returns:
+        True for stride = kernel, without padding, dilation or windows that reach past the grid.
+    """
+    inside = all(o * k <= g for o, k, g in zip(windows.out_grid, windows.kernel, windows.grid, strict=True))
+    ones = all(d == 1 or k == 1 for d, k in zip(windows.dilation, windows.kernel, strict=True))
+    return (
+        windows.kernel == windows.stride
+        and not any(windows.padding)
+        and inside
+        and ones
+        and windows.volume <= most_cells
+    )
+
+
 def window_cells(x: Tensor, windows: Windows) -> list[Tensor]:
     """View a dense tensor one kernel position at a time.
 

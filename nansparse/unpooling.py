@@ -218,27 +218,6 @@ class Unpooled:
         return self.everywhere.to_dense()
 
 
-def tiles_the_grid(windows: Windows, most_cells: int) -> bool:
-    """Say whether windows tile the grid, so that a cell belongs to one window at most.
-
-    Args:
-        windows: The geometry.
-        most_cells: Cells a window may have.
-
-    Returns:
-        True for stride = kernel, without padding, dilation or windows that reach past the grid.
-    """
-    inside = all(o * k <= g for o, k, g in zip(windows.out_grid, windows.kernel, windows.grid, strict=True))
-    ones = all(d == 1 or k == 1 for d, k in zip(windows.dilation, windows.kernel, strict=True))
-    return (
-        windows.kernel == windows.stride
-        and not any(windows.padding)
-        and inside
-        and ones
-        and windows.volume <= most_cells
-    )
-
-
 def _and_over_channels(codes: Tensor) -> Tensor:
     """AND the bytes of each row: (W, C) to (W,)."""
     width = codes.shape[1]

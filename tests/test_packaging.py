@@ -91,6 +91,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
         "dense": "nansparse.adapters.dense:DenseEngine",
         "gather": "nansparse.adapters.gather:GatherEngine",
         "minkowski": "nansparse.adapters.minkowski:MinkowskiEngine",
+        "numba": "nansparse.adapters.numba:NumbaEngine",
         "spconv": "nansparse.adapters.spconv:SpconvEngine",
         "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
         "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nansparse.library import Library
+from nansparse.library import Library, first_line
 
 NUMBA = Library("numba", 'pip install "nansparse[numba]"')
-DTYPES = (torch.float32, torch.float64)
 
 
 class Kernels:
@@ -26,7 +25,7 @@ class Kernels:
     """
 
     def __init__(self, numba: ModuleType) -> None:
-        """Load the loops; each is compiled when it is first called, and kept in numba's cache.
+        """Load the loops; they are compiled the first time, and kept in numba's cache.
 
         Args:
             numba: The library.
@@ -42,13 +41,14 @@ class Kernels:
 
         Args:
             loop: A function of one of the modules.
-            *arguments: Its arguments; CPU tensors are handed over as the numpy arrays that share their memory.
+            *arguments: Its arguments; CPU tensors are handed over as the numpy arrays that share their memory
+                (what is not contiguous is copied, so results go into contiguous ones).
 
         Returns:
             What the loop returns.
         """
         self._numba.set_num_threads(min(torch.get_num_threads(), self._most))
-        return loop(*[a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments])
+        return loop(*[a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments])
 
 
 def kernels_for(x: Tensor) -> Kernels | None:
@@ -60,16 +60,29 @@ def kernels_for(x: Tensor) -> Kernels | None:
     Returns:
         The loops; None where numba is missing or cannot run in parallel, or for another device or dtype.
     """
-    return _loaded() if x.device.type == "cpu" and x.dtype in DTYPES else None
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return None
+    kernels = _loaded()
+    return kernels if isinstance(kernels, Kernels) else None
+
+
+def kernels_problem() -> str:
+    """Say why there are no compiled loops here, with the remedy.
+
+    Returns:
+        One sentence; empty if there are.
+    """
+    kernels = _loaded()
+    return kernels if isinstance(kernels, str) else ""
 
 
 @cache
-def _loaded() -> Kernels | None:
-    if not NUMBA.is_installed:
-        return None
+def _loaded() -> Kernels | str:
+    """Load the loops, or say what is wrong: no reason to stop, since torch can do all of it too."""
+    if NUMBA.problem:
+        return NUMBA.problem
     try:
-        import numba
-
+        numba = NUMBA.load()
         if sys.platform == "linux" and numba.config.THREADING_LAYER == "default":
             # torch's own threads are OpenMP's: two kinds of threads would wait for each other's cores. The
             # layer that numba would take elsewhere may not be called from several Python threads at once.
@@ -78,7 +91,8 @@ def _loaded() -> Kernels | None:
             numba.config.THREADING_LAYER = "threadsafe"
         kernels = Kernels(numba)
         kernels.run(kernels.windows.try_threads, torch.zeros(2))
-    except Exception:
-        # A broken numba is no reason to stop: all of this is computed by plain torch too.
-        return None
+    except Exception as fault:
+        return (
+            f"{NUMBA.versions} cannot run its loops here ({first_line(fault)}); reinstall it: {NUMBA.install}"
+        )
     return kernels

@@ -28,10 +28,9 @@ def peaks_of_rows(
     shape = (len(table), values.shape[1])
     best = values.new_empty(shape)
     codes, unstable, winner = (torch.empty(shape, dtype=torch.uint8) for _ in range(3))
-    number = np.float32 if values.dtype == torch.float32 else np.float64
     ties, odd = kernels.run(
         kernels.pooling.pool_cells,
-        *(values, place, table, number(policy.epsilon), number(TIE_ATOL), policy.max_ties),
+        *(values, place, table, np.float32(policy.epsilon), np.float32(TIE_ATOL), policy.max_ties),
         *(best, codes, unstable, winner),
     )
     return TilePeaks(best, codes, unstable, winner), ties > 0, odd & 1 > 0, odd & 2 > 0

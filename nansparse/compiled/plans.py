@@ -51,9 +51,7 @@ def rows_read(kernels: Kernels, sites: Sites, out: Sites, windows: Windows) -> T
     table = torch.empty(len(out), math.prod(windows.kernel), dtype=torch.int32)
     rows = sites.row_of.view(sites.batch, *_three(sites.grid))
     shape = np.array(_three(windows.out_grid), dtype=np.int64)
-    kernels.run(
-        kernels.windows.read_table, rows, out.numbers, shape, _geometry(windows), len(sites), table
-    )
+    kernels.run(kernels.windows.read_table, rows, out.numbers, shape, _geometry(windows), len(sites), table)
     return table
 
 

@@ -1,6 +1,7 @@
 """Loops over pooling windows that tile the grid: maxima, ties, and the way back."""
 
-# The loops are typed by numba from the arrays they are called with.
+# One signature each, compiled on import: with several, processes that compile them at the same time can
+# overwrite each other's entries in the cache of numba. What they take is said there.
 # mypy: disable-error-code="no-untyped-def"
 
 import numpy as np
@@ -10,7 +11,15 @@ from numba import njit, prange
 BLOCK = 64
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "UniTuple(int64, 2)("
+    "float32[:, ::1], int64[::1], int32[:, ::1], float32, float32, int64, float32[:, "
+    "::1], uint8[:, ::1], uint8[:, ::1], uint8[:, ::1]"
+    ")",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def pool_cells(values, place, table, epsilon, least, max_ties, best, codes, unstable, winner):
     """Find the maximum of each window, where it is, and which cells tie with it.
 
@@ -18,8 +27,8 @@ def pool_cells(values, place, table, epsilon, least, max_ties, best, codes, unst
         values: (R, C), NaN where a cell is.
         place: int64 (P,), the row in `values` of each row; empty if they are the same.
         table: int32 (M, K), rows read, K at most 8; P and more stand for none.
-        epsilon: Relative tolerance of a tie, a number of the dtype of the values.
-        least: Absolute tolerance, the same.
+        epsilon: Relative tolerance of a tie.
+        least: Absolute tolerance of a tie.
         max_ties: A window is unstable when more cells tie.
         best: (M, C), written: the maximum over the real cells; -inf where there is none.
         codes: uint8 (M, C), written: bit k set where cell k ties in an unstable window.
@@ -33,7 +42,7 @@ def pool_cells(values, place, table, epsilon, least, max_ties, best, codes, unst
     rows = np.uint64(place.shape[0] if place.shape[0] else values.shape[0])
     windows, reads = table.shape
     width = values.shape[1]
-    lowest = values.dtype.type(-np.inf)
+    lowest = np.float32(-np.inf)
     ties, nan, infinite = 0, 0, 0
     for block in prange((windows + BLOCK - 1) // BLOCK):
         bits = np.empty(width, dtype=np.int32)
@@ -73,7 +82,15 @@ def pool_cells(values, place, table, epsilon, least, max_ties, best, codes, unst
     return ties, min(nan, 1) + 2 * min(infinite, 1)
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "void("
+    "float32[:, ::1], int64[::1], int32[::1], int32[::1], uint8[::1], uint8[:, ::1], "
+    "uint8[:, ::1], float32[:, ::1], int32[::1]"
+    ")",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def put_back(values, place, row_of, window, bit, winner, codes, out, nans):
     """Read an unpooled activation at some sites.
 
@@ -89,7 +106,7 @@ def put_back(values, place, row_of, window, bit, winner, codes, out, nans):
         nans: int32 (S,), written: NaN cells of each row.
     """
     width = out.shape[1]
-    zero, gone = values.dtype.type(0), values.dtype.type(np.nan)
+    zero, gone = np.float32(0), np.float32(np.nan)
     rows = place.shape[0] if place.shape[0] else values.shape[0]
     for s in prange(out.shape[0]):
         w, b = window[s], bit[s]

@@ -4,21 +4,32 @@ A plane is a volume of depth 1 here. A geometry is (4, 3) int64: kernel, stride,
 one column an axis.
 """
 
-# The loops are typed by numba from the arrays they are called with.
+# One signature each, compiled on import: with several, processes that compile them at the same time can
+# overwrite each other's entries in the cache of numba. What they take is said there.
 # mypy: disable-error-code="no-untyped-def"
 
 import numpy as np
 from numba import njit, prange
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "void(float32[::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def try_threads(x):
     """Do next to nothing on all threads: raises where numba cannot run in parallel."""
     for i in prange(x.shape[0]):
         x[i] = i
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "void(int32[:, :, :, ::1], int64[:, ::1], int64, int32[:, :, :, ::1], int64[::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def count_windows(nan, geometry, limit, counts, kept):
     """Count the NaN cells of every window.
 
@@ -63,7 +74,12 @@ def count_windows(nan, geometry, limit, counts, kept):
         kept[line] = total
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "void(int32[:, ::1], int64, int64[::1], int64[::1], int32[::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def list_windows(counts, limit, starts, numbers, nan_cells):
     """List the kept windows.
 
@@ -84,7 +100,12 @@ def list_windows(counts, limit, starts, numbers, nan_cells):
                 i += 1
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(
+    "void(int32[:, :, :, ::1], int64[::1], int64[::1], int64[:, ::1], int64, int32[:, ::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
 def read_table(row_of, numbers, out_grid, geometry, padding, table):
     """Look up the rows that windows read.
 

@@ -1,6 +1,7 @@
 """Convolutions, transposed convolutions and linear layers."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from nansparse.functional.checks import check_activation, check_weight
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor, densified
-from nansparse.windows import convolution_windows, transposed_windows
+from nansparse.windows import Windows, convolution_windows, transposed_windows
 
 _SHARED = [("input", REQUIRED), ("weight", REQUIRED), ("bias", None), ("stride", 1), ("padding", 0)]
 _SIGNATURE = [*_SHARED, ("dilation", 1), ("groups", 1)]
@@ -64,11 +65,13 @@ def _run(
     stand_in = torch.empty(activation.shape, dtype=activation.dtype, device="meta")
     check_activation(stand_in, "input")
     check_weight(stand_in, weight, bias, bound["groups"], transposed=transposed)
-    grid, kernel, steps, pads = activation.sites.grid, weight.shape[2:], bound["stride"], bound["padding"]
-    windows = (
-        transposed_windows(grid, kernel, steps, pads, bound["output_padding"], bound["dilation"])
-        if transposed
-        else convolution_windows(grid, kernel, steps, pads, bound["dilation"])
+    options = [bound["stride"], bound["padding"]]
+    options += [bound["output_padding"]] if transposed else []
+    windows = _windows(
+        transposed,
+        activation.sites.grid,
+        tuple(weight.shape[2:]),
+        *(tuple(o) if isinstance(o, (list, tuple)) else o for o in (*options, bound["dilation"])),
     )
     convolution = Convolution(weight.detach(), bias, windows, bound["groups"], call.policy.threshold)
     with torch.autocast(device, enabled=False):
@@ -83,6 +86,12 @@ def _run(
     counts = _counts(out, convolution)
     facts.update(engine=engine.name, note=choice.note, forecast=choice.forecast, **counts)
     return out
+
+
+@lru_cache(maxsize=256)
+def _windows(transposed: bool, *geometry: Any) -> Windows:
+    """Lay out the windows of a layer, once for all its calls."""
+    return (transposed_windows if transposed else convolution_windows)(*geometry)
 
 
 def _counts(out: SparseActivation, convolution: Convolution) -> dict[str, int]:

@@ -23,8 +23,15 @@ from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
 from nansparse.plan import WindowPlan, plan_windows
 from nansparse.sites import Sites
-from nansparse.ties import CELLS_IN_A_CODE, TilePeaks, find_peaks, tile_peaks, window_cells
-from nansparse.unpooling import PoolMemory, tiles_the_grid
+from nansparse.ties import (
+    CELLS_IN_A_CODE,
+    TilePeaks,
+    find_peaks,
+    tile_peaks,
+    tiles_the_grid,
+    window_cells,
+)
+from nansparse.unpooling import PoolMemory
 from nansparse.windows import Windows
 
 _POOL = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0), ("dilation", 1)]

@@ -217,8 +217,9 @@ def test_nan_at_the_end_of_a_run_that_marked_nothing_is_reported():
 def test_infinite_weights_and_overflow_are_reported(weight):
     model, x = seeded(SegNet), image()
     with torch.no_grad():
-        model.third.weight[0, 0] = weight
-        model.third.weight[0, 1] = -weight
+        # Two channels overflow, and the last convolution subtracts one from the other.
+        model.third.weight[:2, 0] = weight
+        model.third.weight[:2, 1] = -weight
         model.last.weight.copy_(torch.tensor([1.0, -1.0] * 8).view(2, 8, 1, 1) * 10)
     with nansparse.enable(model), pytest.raises(UnexpectedNaNError, match="overflow"):
         model(x * 1e3)

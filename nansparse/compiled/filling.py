@@ -1,0 +1,67 @@
+"""The cells of kept windows, means in place of NaN, ready for the product with the weight."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.compiled.availability import Kernels
+from nansparse.plan import Taps, WindowPlan
+from nansparse.product import CELLS_PER_CHUNK, rounded
+from nansparse.scratch import Scratch
+
+# Where more of the windows hold NaN, every row is summed once instead of once a window.
+SHARED_SUMS = 0.25
+
+
+def filled_cells(
+    kernels: Kernels,
+    activation: SparseActivation,
+    plan: WindowPlan,
+    taps: Taps,
+    scratch: Scratch,
+    which: Tensor | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Write the cells of windows, chunk by chunk.
+
+    Args:
+        kernels: The loops.
+        activation: The input.
+        plan: Its plan.
+        taps: Windows of the plan, with at least one kernel position.
+        scratch: Memory for a chunk.
+        which: int64, the rows of the table of taps that are wanted; None for all.
+
+    Yields:
+        The number of the chunk's first window among those wanted, and its cells, (m, positions * C), valid
+        until the next chunk: zeros behind the last window.
+    """
+    windows = len(taps.table) if which is None else len(which)
+    reads, channels = taps.table.shape[1], activation.channels
+    nan_cells, cells = _cells(plan, taps)
+    sums, nans = _sums(activation, plan)
+    numbers = activation.sites.no_places if which is None else which
+    step = rounded(min(windows, CELLS_PER_CHUNK // (reads * channels)))
+    buffer = scratch.take("cells", (step, reads, channels), activation.values)
+    fixed = (activation.values, activation.places, taps.table, numbers)
+    for start in range(0, windows, step):
+        part = buffer[: rounded(min(windows - start, step))]
+        numbers_of_nan = (nan_cells, cells, sums, nans, activation.partial)
+        kernels.run(kernels.cells.fill_cells, *fixed, start, *numbers_of_nan, part)
+        yield start, part.view(len(part), reads * channels)
+
+
+def _cells(plan: WindowPlan, taps: Taps) -> tuple[Tensor, Tensor]:
+    """NaN cells of the windows, int32, and all their cells, int64, one number if that is the same for all."""
+    nan_cells, cells = plan.nan_cells, plan.cells
+    if taps.outputs is not None:
+        nan_cells = nan_cells[taps.outputs]
+        cells = cells if isinstance(cells, int) else cells[taps.outputs]
+    return nan_cells.int(), torch.as_tensor(cells).view(-1).long()
+
+
+def _sums(activation: SparseActivation, plan: WindowPlan) -> tuple[Tensor, Tensor]:
+    if activation.partial or plan.fills > SHARED_SUMS * len(plan.out):
+        return activation.sums
+    return activation.values.new_empty(0), torch.empty(0, dtype=torch.int32)
