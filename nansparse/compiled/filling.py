@@ -35,14 +35,19 @@ def filled_cells(
 
     Yields:
         The number of the chunk's first window among those wanted, and its cells, (m, positions * C), valid
-        until the next chunk: zeros behind the last window.
+        until the next chunk: zeros behind the last window. Chunks may overlap.
     """
     windows = len(taps.table) if which is None else len(which)
     reads, channels = taps.table.shape[1], activation.channels
+    step = rounded(min(windows, CELLS_PER_CHUNK // (reads * channels)))
+    if which is None and step <= windows and _reads_its_own_rows(activation, plan):
+        # The last chunk begins earlier, so that the product meets one size only.
+        for start in (*range(0, windows - step, step), windows - step):
+            yield start, activation.values[start : start + step]
+        return
     nan_cells, cells = _cells(plan, taps)
     sums, nans = _sums(activation, plan)
     numbers = activation.sites.no_places if which is None else which
-    step = rounded(min(windows, CELLS_PER_CHUNK // (reads * channels)))
     buffer = scratch.take("cells", (step, reads, channels), activation.values)
     fixed = (activation.values, activation.places, taps.table, numbers)
     for start in range(0, windows, step):
@@ -50,6 +55,13 @@ def filled_cells(
         numbers_of_nan = (nan_cells, cells, sums, nans, activation.partial)
         kernels.run(kernels.cells.fill_cells, *fixed, start, *numbers_of_nan, part)
         yield start, part.view(len(part), reads * channels)
+
+
+def _reads_its_own_rows(activation: SparseActivation, plan: WindowPlan) -> bool:
+    """Whether each window is one site of the input, in the same order, without NaN."""
+    windows, held = plan.windows, activation.values
+    own = plan.out is activation.sites and windows.volume == 1 and not any(windows.padding)
+    return own and not activation.partial and len(held) == len(plan.out) and held.is_contiguous()
 
 
 def _cells(plan: WindowPlan, taps: Taps) -> tuple[Tensor, Tensor]:
