@@ -8,6 +8,9 @@ from typing import Any
 from nansparse.evaluation.axes import NO_BACKGROUND
 from nansparse.evaluation.results import Results, Row
 
+# Dice below it is as dark as this: else one threshold that loses everything would hide what matters.
+LEAST_SHOWN = 0.96
+
 
 def draw_margins(results: Results, figure: Any) -> bool:
     """Draw Dice of the worst label inside, and the speed-up, over threshold and margin.
@@ -32,8 +35,8 @@ def draw_margins(results: Results, figure: Any) -> bool:
         return False
     figure.set_size_inches(10, 0.5 * len(widths) + 1.8)
     panels = (
-        ("Dice with the dense labels, inside, worst label", _worst, "{:.4f}", "viridis"),
-        ("speed-up over the faster dense layout", _speed_up, "{:.2f}x", "cividis"),
+        ("Dice with the dense labels, inside, worst label", _worst, "{:.4f}", ("viridis", LEAST_SHOWN)),
+        ("speed-up over the faster dense layout", _speed_up, "{:.2f}x", ("cividis", None)),
     )
     for axis, (title, measure, form, colours) in zip(figure.subplots(1, 2), panels, strict=True):
         found = {key: statistics.median([measure(row) for row in rows]) for key, rows in cells.items()}
@@ -52,10 +55,10 @@ def _draw_map(
     widths: list[int],
     thresholds: list[float],
     form: str,
-    colours: str,
+    colours: tuple[str, float | None],
 ) -> None:
     table = [[found.get((width, threshold), float("nan")) for threshold in thresholds] for width in widths]
-    shown = axis.imshow(table, aspect="auto", cmap=colours, origin="lower")
+    shown = axis.imshow(table, aspect="auto", cmap=colours[0], vmin=colours[1], origin="lower")
     low, high = shown.get_clim()
     for y, line in enumerate(table):
         for x, value in enumerate(line):
@@ -79,8 +82,12 @@ def _ring_smallest(
 
 
 def _worst(row: Row) -> float:
-    return row.values.get("dice_inside_worst_label") or float("nan")
+    return _or_nan(row.values.get("dice_inside_worst_label"))
 
 
 def _speed_up(row: Row) -> float:
-    return row.values.get("speed_up") or float("nan")
+    return _or_nan(row.values.get("speed_up"))
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

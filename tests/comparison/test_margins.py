@@ -9,7 +9,8 @@ import torch
 from nansparse.comparison.margins import smallest_margins
 from nansparse.comparison.measures import Measured, Reference, measure
 from nansparse.comparison.sweep import analyse
-from nansparse.evaluation.plots import draw_plots
+from nansparse.evaluation.plots import draw_plots, new_figure
+from nansparse.evaluation.plots_margins import draw_margins
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary_models import model_tables
 from nansparse.imaging import Volume
@@ -77,6 +78,16 @@ def test_the_surface_is_told_and_drawn(tmp_path: Path) -> None:
     drawn = draw_plots(results, tmp_path / "surface.json")
     assert [path.name for path in drawn] == ["surface.png", "surface_margins.png"]
     assert drawn[1].stat().st_size > 5000
+
+
+def test_a_label_that_is_lost_is_drawn_as_zero(tmp_path: Path) -> None:
+    figure = new_figure()
+    lost = {0.25: 0.0, 1.0: 0.999}
+    rows = [row(m, t, lost[t]) for m in ("0", "4") for t in lost]
+    dense = [Row(one.cell, "dense, NCHW", values={"dice": 1.0, "speed_up": 1.0}) for one in rows]
+    assert draw_margins(results_of([*dense, *rows]), figure)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(texts) == ["0.0000", "0.0000", "0.9990", "0.9990"]
 
 
 def results_timed(results: Results) -> Results:
