@@ -27,7 +27,8 @@ def tell(outcome: Outcome, *, alone: bool) -> None:
         f"{outcome.job.image}: wrote {outcome.job.labels} in {facts['seconds']:.1f} s, "
         f"{100 * facts['macs_skipped']:.1f} % of the multiply-adds skipped"
     )
-    print(line)
+    peak = facts["peak_memory_mib"]
+    print(line if peak is None else f"{line}, {peak:.0f} MiB at the peak")
     if "dice" in facts:
         print(
             f"  network {facts['network_seconds']:.1f} s, dense {facts['dense_seconds']:.1f} s "

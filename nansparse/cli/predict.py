@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nansparse.background import USUAL_MARGIN
 from nansparse.cli.options import add_policy, positive, real
 from nansparse.cli.progress import progress_bar
 from nansparse.errors import InputError, NansparseError
@@ -143,7 +144,12 @@ def _add_marking(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--background-value", type=real, default=0.0, help="its intensity on the network's grid"
     )
-    group.add_argument("--margin", type=int, default=4, help="background voxels that stay around the rest")
+    group.add_argument(
+        "--margin",
+        type=int,
+        default=USUAL_MARGIN,
+        help=f"background voxels that stay around the rest ({USUAL_MARGIN})",
+    )
     group.add_argument(
         "--mask",
         type=Path,

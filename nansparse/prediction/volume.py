@@ -21,6 +21,7 @@ from nansparse.imaging.nifti import load_volume, save_labels
 from nansparse.imaging.probabilities import save_probabilities
 from nansparse.imaging.volume import Voxels
 from nansparse.prediction.background import marked
+from nansparse.prediction.footprint import peak_mib
 from nansparse.prediction.grids import Prepared, prepare, restore
 from nansparse.prediction.networks import Network, padded_shape
 from nansparse.prediction.recipe import Recipe
@@ -76,9 +77,9 @@ def predict_volume(
         tick: Called with the pieces done and their total.
 
     Returns:
-        JSON-able facts: "seconds" (everything), "network_seconds", "windows_skipped", "macs_skipped"
-        (shares), "advice"; with `compare` also "dense_seconds", "speed_up", "dice" by label, and
-        "disagreeing_voxels".
+        JSON-able facts: "seconds" (everything), "peak_memory_mib" (of the process so far), "network_seconds",
+        "windows_skipped", "macs_skipped" (shares), "advice"; with `compare` also "dense_seconds", "speed_up",
+        "dice" by label, and "disagreeing_voxels".
     """
     start = time.perf_counter()
     prepared = prepare(load_volume(job.image), job.image, recipe.grid)
@@ -99,7 +100,7 @@ def predict_volume(
             _compared(found, _numbered(_native(other.sink.labels(), prepared), recipe), sparse, other)
         )
     _write(found, sparse.sink, prepared, job)
-    return {"seconds": time.perf_counter() - start, **facts}
+    return {"seconds": time.perf_counter() - start, "peak_memory_mib": peak_mib(), **facts}
 
 
 def _way(networks: list[Network], volume: Tensor, recipe: Recipe, job: Job) -> _Way:
