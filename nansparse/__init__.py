@@ -15,6 +15,7 @@ from nansparse.errors import (
 )
 from nansparse.explanation import explain
 from nansparse.layers import LayerRecord
+from nansparse.memory import keep_memory
 from nansparse.policy import Policy
 from nansparse.record import RunRecord
 from nansparse.session import enable, is_enabled
@@ -37,6 +38,7 @@ __all__ = [
     "explain",
     "functional",
     "is_enabled",
+    "keep_memory",
     "mask_background",
     "registry",
 ]

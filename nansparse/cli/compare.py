@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nansparse.cli.options import positive, real
+from nansparse.cli.options import add_keep_memory, positive, real
 from nansparse.cli.predict import add_grid, add_network
 from nansparse.errors import InputError
+from nansparse.memory import keep_memory
 from nansparse.policy import Policy
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def add_comparison(parser: argparse.ArgumentParser, output: str) -> None:
     add_grid(parser)
     parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="what the network's output is")
     parser.add_argument("--background-value", type=real, default=0.0, help="intensity of the background")
+    add_keep_memory(parser)
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--seed", type=int, default=0, help="of the random marking")
@@ -230,5 +232,7 @@ def set_conditions(options: argparse.Namespace) -> dict[str, Any]:
     from nansparse.evaluation.conditions import find_device, fixed_conditions
     from nansparse.evaluation.environment import describe_environment
 
+    if options.keep_memory:
+        keep_memory()
     with fixed_conditions(options.threads):
         return describe_environment(find_device(options.device))

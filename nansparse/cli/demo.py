@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from nansparse.cli.options import positive, real
+from nansparse.cli.options import add_keep_memory, positive, real
 from nansparse.errors import InputError
+from nansparse.memory import keep_memory
 
 
 def add_parser(commands: Any) -> None:
@@ -42,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--slices", type=positive, default=256, help="only the middle slices, for a quick look"
     )
+    add_keep_memory(parser)
     parser.set_defaults(run=run)
 
 
@@ -68,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     policy = Policy(threshold=options.threshold, epsilon=options.epsilon, engine=options.engine)
     if options.output.exists() and not options.output.is_dir():
         raise InputError(f"--output must be a folder, and {options.output} is a file")
+    if options.keep_memory:
+        keep_memory()
     # Before the first parallel operation: torch's workers take the processor's flags over when they start.
     with fixed_conditions(options.threads):
         subject = load_subject(options.image)

@@ -41,6 +41,19 @@ def real(text: str) -> float:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
 
 
+def add_keep_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the option that calls `nansparse.keep_memory`.
+
+    Args:
+        parser: Of a command.
+    """
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="keep freed memory in the process (nansparse.keep_memory), for every run, dense ones too",
+    )
+
+
 def add_policy(parser: argparse.ArgumentParser) -> None:
     """Add the options of `nansparse.enable`.
 

@@ -11,6 +11,7 @@ from nansparse.background import USUAL_MARGIN
 from nansparse.cli.options import add_policy, positive, real
 from nansparse.cli.progress import progress_bar
 from nansparse.errors import InputError, NansparseError
+from nansparse.memory import keep_memory
 
 if TYPE_CHECKING:
     from nansparse.prediction import Job, Outcome, Recipe
@@ -212,6 +213,7 @@ def _outcomes(recipe: Recipe, jobs: list[Job], options: argparse.Namespace) -> I
 
     if not jobs:
         return
+    keep_memory()
     # Also where others load them again: a network that will not do is told once, before anything starts.
     networks = load_networks(recipe)
     if options.dask is not None:

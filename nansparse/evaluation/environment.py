@@ -9,10 +9,11 @@ import torch
 import nansparse
 from nansparse.engine import registry
 from nansparse.evaluation.conditions import denormals_flushed
+from nansparse.memory import memory_is_kept
 from nansparse.prices import device_name
 
 # Distributions whose version may change a number in a results file.
-_LIBRARIES = ("numpy", "scipy", "nibabel", "nilearn", "spconv", "MinkowskiEngine", "torch-scatter")
+_LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "nilearn", "spconv", "MinkowskiEngine", "torch-scatter")
 
 
 def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
         device: What was computed on; the CPU when None.
 
     Returns:
-        JSON-able data: versions, processor, GPU (None without one), threads, whether denormals are flushed.
+        JSON-able data: versions, processor, GPU (None without one), threads, whether denormals are
+        flushed and freed memory is kept.
     """
     gpu = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None
     return {
@@ -35,6 +37,7 @@ def describe_environment(device: torch.device | None = None) -> dict[str, Any]:
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "denormals_flushed": denormals_flushed(),
+        "memory_kept": memory_is_kept(),
         "engines": registry.installed(),
         "libraries": _versions(),
     }

@@ -17,6 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
+from nansparse.memory import keep_memory
 from nansparse.prediction.networks import load_networks
 from nansparse.prediction.outcomes import FAILED, SKIPPED, Outcome, attempt
 from nansparse.prediction.recipe import Recipe
@@ -171,6 +172,7 @@ def _serve(recipe: Recipe, pipe: Connection) -> None:
     """Do what comes through the pipe until it is closed: the body of a worker process."""
     # Leaving by an exception lets a half-written file go.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    keep_memory()
     try:
         networks = load_networks(recipe)
         while True:
