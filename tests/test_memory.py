@@ -36,7 +36,8 @@ def faults(keep: bool) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_kept_memory_is_used_again():
-    assert faults(keep=True) < faults(keep=False) / 10
+    # Five times six tensors of 4096 pages each, and none of them new.
+    assert faults(keep=True) < 20_000
 
 
 def test_another_allocator_is_left_alone(monkeypatch):
