@@ -61,7 +61,7 @@ def test_every_committed_file_can_be_shown(path, capsys):
     results = load_results(path)
     assert results.complete
     assert results.environment["denormals_flushed"]
-    assert results.kind == path.stem.replace("_", "-")
+    assert results.kind.split("-")[0] in path.stem
     assert main(["report", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("|") for line in lines) >= 2 + len({str(row.cell) for row in results.rows})

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nansparse.errors import InputError
 from nansparse.evaluation.progress import unwritten
 from nansparse.evaluation.results import Results
 from nansparse.evaluation.summary import Table, tables
@@ -28,10 +29,10 @@ def conclude(results: Results, path: Path, faults: Sequence[str]) -> int:
     print_tables(tables(results))
     told_faults, written = dict.fromkeys(faults), []
     for what, write in ((str(path), _save), ("the plot", _plot), ("the HTML report", _report)):
-        # What cannot be written (a full disk) must not take the rest, and the tables above, with it.
+        # What cannot be written (a full disk, no matplotlib) must not take the rest with it.
         try:
             written += write(results, path)
-        except OSError as error:
+        except (OSError, InputError) as error:
             told_faults[unwritten(what, error)] = None
     if written:
         print("wrote " + ", ".join(str(file) for file in written))

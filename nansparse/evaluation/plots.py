@@ -143,5 +143,5 @@ def _draw_panel(axis: Any, panel: list[Row], ways: list[str]) -> None:
             axis.fill_between(x, worst, best, color=colour, alpha=0.2)
     axis.axhline(1.0, color="0.8", linewidth=1)
     axis.set_yscale("log", base=2)
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}x" if value < 1 else f"{value:g}x")
     axis.tick_params(labelsize=8)

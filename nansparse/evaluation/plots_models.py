@@ -35,8 +35,20 @@ def draw_settings(results: Results, figure: Any) -> bool:
                 axis.scatter(*_points(chosen), c=colour, marker=marker, label=label, alpha=0.8)
     front = [row for row in rows if row.cell in results.analysis.get("pareto", [])]
     axis.plot(
-        *_points(sorted(front, key=_speed_up)), color="0.4", linewidth=1, zorder=0, label="Pareto front"
+        *_points(sorted(front, key=_speed_up)),
+        color="0.4",
+        linewidth=1,
+        zorder=0,
+        label="Pareto front, with thresholds",
     )
+    for row in front:
+        axis.annotate(
+            f" {row.cell['threshold']:g}",
+            (_speed_up(row), 100 * (row.values["loss"] or 0.0)),
+            fontsize=7,
+            textcoords="offset points",
+            xytext=(3, 4),
+        )
     best = [row for row in rows if row.cell == results.analysis.get("recommended", {}).get("cell")]
     if best:
         axis.scatter(*_points(best), s=180, facecolors="none", edgecolors="black", label="recommended")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nansparse.errors import InputError
-from nansparse.evaluation.results import Cell, Results, Row, load_results
+from nansparse.evaluation.results import Cell, Results, Row, check_document, load_results
 from nansparse.evaluation.summary import named, varying
 
 Measure = Callable[[Cell], list[Row]]
@@ -37,6 +37,7 @@ def start_or_resume(fresh: Results, path: Path, cells: Sequence[Cell], *, overwr
             would drop, or cannot be written.
     """
     check_output(path)
+    check_document(fresh.to_dict(), path.name)  # what it takes to write results is there
     if overwrite or not path.exists():
         return fresh
     old = load_results(path)
@@ -154,7 +155,7 @@ def _try_to_save(results: Results, path: Path) -> str:
     return ""
 
 
-def unwritten(what: str, error: OSError) -> str:
+def unwritten(what: str, error: Exception) -> str:
     """Say that something could not be written.
 
     Args:

@@ -258,6 +258,23 @@ def test_a_full_disk_is_told_and_nothing_measured_is_lost(tmp_path, monkeypatch,
     assert not list(tmp_path.glob("s*json"))
 
 
+def test_without_matplotlib_the_results_stand_and_the_remedy_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert bench(tmp_path / "r.json", "--engines", "gather") == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the plot could not be written: plots need matplotlib: pip install" in told
+    assert load_results(tmp_path / "r.json").complete
+    assert (tmp_path / "r.html").exists()
+
+
+def test_without_jsonschema_nothing_is_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    monkeypatch.setattr(layers, "time_interleaved", None)
+    assert bench(tmp_path / "r.json") == BAD_INPUT
+    assert "jsonschema: pip install" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_report_shows_one_file_and_two(tmp_path, capsys):
     path = tmp_path / "r.json"
     assert bench(path) == 0
