@@ -43,6 +43,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.replace(unfinished, path)
         except OSError as error:
             # A full disk names no file, or the temporary one, which tells nobody anything.
-            if error.filename is None or str(error.filename).startswith(folder):
+            unnamed = error.filename is None or str(error.filename).startswith(folder)
+            # An error without a number would lose its text.
+            if error.errno is not None and unnamed:
                 error.filename = str(path)
             raise
