@@ -81,6 +81,7 @@ def _loaded() -> Kernels | str:
     """Load the loops, or say what is wrong: no reason to stop, since torch can do all of it too."""
     if NUMBA.problem:
         return NUMBA.problem
+    threads = torch.get_num_threads()
     try:
         numba = NUMBA.load()
         if sys.platform == "linux" and numba.config.THREADING_LAYER == "default":
@@ -95,4 +96,7 @@ def _loaded() -> Kernels | str:
         return (
             f"{NUMBA.versions} cannot run its loops here ({first_line(fault)}); reinstall it: {NUMBA.install}"
         )
+    finally:
+        # Starting its threads, numba sets OpenMP's number of them to that of the cores, which is torch's too.
+        torch.set_num_threads(threads)
     return kernels

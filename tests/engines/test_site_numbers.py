@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nansparse.plan import _padded_reads, _phases
+from nansparse.phases import find_phases, padded_reads
 from nansparse.sites import Sites
 from nansparse.windows import convolution_windows
 
@@ -42,14 +42,14 @@ def test_the_padded_map_may_need_64_bits_where_the_grid_itself_does_not():
     """2^31 - 8 sites, and padding on all sides: the flat places of the padded map go past 2^31."""
     grid = (2**15, 2**16 - 1)
     windows = convolution_windows(grid, 3, 1, 1)
-    (phase,) = _phases(windows)
+    (phase,) = find_phases(windows)
     rows = torch.empty(1, *grid, dtype=torch.int32, device=META)
-    _, strides, base = _padded_reads(phase, grid, windows.out_grid, rows)
+    _, strides, base = padded_reads(phase, grid, windows.out_grid, rows)
     assert base.dtype == torch.int64
     assert strides == [2**16 + 1, 1]
     small = torch.empty(1, 64, 64, dtype=torch.int32, device=META)
-    (phase,) = _phases(convolution_windows((64, 64), 3, 1, 1))
-    assert _padded_reads(phase, (64, 64), (64, 64), small)[2].dtype == torch.int32
+    (phase,) = find_phases(convolution_windows((64, 64), 3, 1, 1))
+    assert padded_reads(phase, (64, 64), (64, 64), small)[2].dtype == torch.int32
 
 
 def test_a_coordinate_at_the_edge_of_32_bits():
