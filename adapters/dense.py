@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import LEFT_ON_GRID, SparseActivation
-from nansparse.compiled import Kernels, kernels_for
-from nansparse.compiled.filling import filled_cells
+from nansparse.compiled import kernels_for
+from nansparse.compiled.filling import multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
-from nansparse.plan import WindowPlan, plan_windows
-from nansparse.product import product
+from nansparse.plan import plan_windows
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
@@ -59,10 +58,8 @@ class DenseEngine(Engine):
         """
         windows, sites = convolution.windows, activation.sites
         plan = plan_windows(activation, windows, convolution.threshold)
-        kept, per_window = (
-            len(plan.out),
-            windows.volume * padded(activation.channels, convolution.out_channels),
-        )
+        kept = len(plan.out)
+        per_window = windows.volume * padded(activation.channels, convolution.out_channels)
         total = sites.batch * math.prod(windows.out_grid)
         copied = sites.total + len(sites) if not activation.laid_out else sites.total - len(sites)
         copied = sites.total if activation.partial and activation.laid_out else copied
@@ -97,29 +94,14 @@ class DenseEngine(Engine):
         if kernels is None:
             add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
         else:
-            self._compute_filled(kernels, out, activation, convolution, plan)
+            # Where rows are partly NaN, these windows are computed once more: the term costs as much.
+            which = plan.filled
+            places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
+            fixed = (kernels, out, activation, convolution, plan, plan.taps[0], self._scratch)
+            multiply_filled(*fixed, which=which, outputs=places)
         if len(plan.out) < LEFT_ON_GRID * plan.out.total:
             return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
         return SparseActivation(plan.out, out, partial=False, laid_out=True)
-
-    def _compute_filled(
-        self,
-        kernels: Kernels,
-        out: Tensor,
-        activation: SparseActivation,
-        convolution: Convolution,
-        plan: WindowPlan,
-    ) -> None:
-        """Compute the windows that hold NaN once more, with means in place of NaN.
-
-        Where rows are partly NaN the term that `nansparse.fill` adds costs as much.
-        """
-        taps, which = plan.taps[0], plan.filled
-        weight = convolution.packed(taps.positions)
-        numbers = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
-        for start, cells in filled_cells(kernels, activation, plan, taps, self._scratch, which):
-            found = product(cells, weight, convolution.bias)[: len(which) - start]
-            out.index_copy_(0, numbers[start : start + len(found)], found)
 
     def _zeroed_grid(self, activation: SparseActivation) -> Tensor:
         """Give the rows of the whole grid, with zeros at missing sites and for NaN."""

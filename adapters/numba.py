@@ -4,17 +4,17 @@ The cells of a window, and the mean in place of those that are NaN, are written 
 that hold NaN cost next to nothing more than others and rows that are partly NaN need no second product.
 """
 
+from dataclasses import replace
+
 import torch
-from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import NUMBA, Kernels, kernels_for, kernels_problem
-from nansparse.compiled.filling import filled_cells
+from nansparse.compiled import NUMBA, kernels_for, kernels_problem
+from nansparse.compiled.filling import multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.errors import EngineError
-from nansparse.plan import Taps, WindowPlan, plan_windows
-from nansparse.product import product
+from nansparse.plan import plan_windows
 from nansparse.scratch import Scratch
 from nansparse.workload import Workload, padded
 
@@ -56,7 +56,7 @@ class NumbaEngine(Engine):
         return []
 
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
-        """Say what there is to do: nothing more for windows that hold NaN.
+        """Say what there is to do: rows are not copied first, and windows that hold NaN are multiplied once.
 
         Args:
             activation: The input.
@@ -65,15 +65,9 @@ class NumbaEngine(Engine):
         Returns:
             The amounts.
         """
-        kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
-        reads = kept * convolution.windows.volume
-        return Workload(
-            macs=reads * padded(activation.channels, convolution.out_channels),
-            reads=reads,
-            cells=reads * activation.channels,
-            writes=kept * convolution.out_channels,
-            sites=activation.sites.total,
-        )
+        work = super().workload(activation, convolution)
+        per_read = padded(activation.channels, convolution.out_channels)
+        return replace(work, macs=work.reads * per_read, cells=work.reads * activation.channels)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.
@@ -94,27 +88,10 @@ class NumbaEngine(Engine):
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = activation.values.new_empty(len(plan.out), convolution.out_channels)
         for taps in plan.taps:
-            self._multiply(kernels, out, activation, convolution, plan, taps)
-        return SparseActivation(plan.out, out, partial=False)
-
-    def _multiply(
-        self,
-        kernels: Kernels,
-        out: Tensor,
-        activation: SparseActivation,
-        convolution: Convolution,
-        plan: WindowPlan,
-        taps: Taps,
-    ) -> None:
-        """Compute the windows of some taps."""
-        windows, reads = taps.table.shape
-        if not reads:
-            out[taps.outputs] = 0 if convolution.bias is None else convolution.bias
-            return
-        weight = convolution.packed(taps.positions)
-        for start, cells in filled_cells(kernels, activation, plan, taps, self._scratch):
-            found = product(cells, weight, convolution.bias)[: windows - start]
-            if taps.outputs is None:
-                out[start : start + len(found)] = found
+            if taps.positions:
+                multiply_filled(
+                    kernels, out, activation, convolution, plan, taps, self._scratch, outputs=taps.outputs
+                )
             else:
-                out.index_copy_(0, taps.outputs[start : start + len(found)].long(), found)
+                out[taps.outputs] = 0 if convolution.bias is None else convolution.bias
+        return SparseActivation(plan.out, out, partial=False)

@@ -91,13 +91,21 @@ class SparseActivation:
         """Where `values` has the row of each site, int64 (P,); empty if the rows are in order."""
         return self.sites.places if self.laid_out else self.sites.no_places
 
+    @property
+    def nans(self) -> Tensor:
+        """How many cells of each row are NaN, int32 (P,)."""
+        if kernels_for(self._values) is not None:
+            return self.sums[1]
+        nans = torch.zeros(len(self.sites), dtype=torch.int32, device=self.device)
+        rows, mask = self.holes
+        return nans.index_copy_(0, rows, mask.sum(1, dtype=torch.int32))
+
     @cached_property
     def sums(self) -> tuple[Tensor, Tensor]:
         """The sum of each row's real cells, (P,), and how many of its cells are NaN, int32 (P,)."""
         kernels = kernels_for(self._values)
         if kernels is None:
-            nan = self.rows.isnan()
-            return self.rows.masked_fill(nan, 0.0).sum(1), nan.sum(1, dtype=torch.int32)
+            return self.rows.nansum(1), self.nans
         sums = self._values.new_empty(len(self.sites))
         nans = torch.empty(len(self.sites), dtype=torch.int32)
         kernels.run(kernels.cells.sum_rows, self._values, self.places, sums, nans)

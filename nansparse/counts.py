@@ -49,10 +49,10 @@ def nan_per_site(activation: SparseActivation, per_site: int) -> Tensor:
     sites = activation.sites
     if not activation.partial:
         return sites.mask.logical_not().int().mul_(per_site)
-    nans = activation.sums[1]
+    nans = activation.nans
     if not sites.is_complete:
-        nans = torch.full((sites.total,), per_site, dtype=torch.int32, device=sites.device)
-        nans.index_copy_(0, sites.numbers, activation.sums[1])
+        everywhere = torch.full((sites.total,), per_site, dtype=torch.int32, device=sites.device)
+        nans = everywhere.index_copy_(0, sites.numbers, nans)
     return nans.view(sites.batch, *sites.grid)
 
 

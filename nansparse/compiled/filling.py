@@ -1,4 +1,4 @@
-"""The cells of kept windows, means in place of NaN, ready for the product with the weight."""
+"""The product of kept windows with the weight, means in place of NaN."""
 
 from collections.abc import Iterator
 
@@ -7,21 +7,57 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled.availability import Kernels
+from nansparse.convolution import Convolution
 from nansparse.plan import Taps, WindowPlan
-from nansparse.product import CELLS_PER_CHUNK, rounded
+from nansparse.product import CELLS_PER_CHUNK, product, rounded
 from nansparse.scratch import Scratch
 
 # Where more of the windows hold NaN, every row is summed once instead of once a window.
 SHARED_SUMS = 0.25
 
 
-def filled_cells(
+def multiply_filled(
+    kernels: Kernels,
+    out: Tensor,
+    activation: SparseActivation,
+    convolution: Convolution,
+    plan: WindowPlan,
+    taps: Taps,
+    scratch: Scratch,
+    *,
+    which: Tensor | None = None,
+    outputs: Tensor | None,
+) -> None:
+    """Write the results of some windows.
+
+    Args:
+        kernels: The loops.
+        out: (M or more, C_out), written.
+        activation: The input.
+        convolution: What to compute, with one group.
+        plan: Its plan.
+        taps: Windows of the plan, with at least one kernel position.
+        scratch: Memory for a chunk of cells.
+        which: int64, the rows of the table of taps that are wanted; None for all.
+        outputs: The rows of `out` where they go; None for all in order.
+    """
+    windows = len(taps.table) if which is None else len(which)
+    weight = convolution.packed(taps.positions)
+    for start, cells in _filled_cells(kernels, activation, plan, taps, scratch, which):
+        found = product(cells, weight, convolution.bias)[: windows - start]
+        if outputs is None:
+            out[start : start + len(found)] = found
+        else:
+            out.index_copy_(0, outputs[start : start + len(found)].long(), found)
+
+
+def _filled_cells(
     kernels: Kernels,
     activation: SparseActivation,
     plan: WindowPlan,
     taps: Taps,
     scratch: Scratch,
-    which: Tensor | None = None,
+    which: Tensor | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Write the cells of windows, chunk by chunk.
 
