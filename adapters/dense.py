@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nansparse.activation import LEFT_ON_GRID, SparseActivation
 from nansparse.compiled import kernels_for
-from nansparse.compiled.filling import multiply_filled
+from nansparse.compiled.multiplication import multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
@@ -97,8 +97,7 @@ class DenseEngine(Engine):
             # Where rows are partly NaN, these windows are computed once more: the term costs as much.
             which = plan.filled
             places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
-            fixed = (kernels, out, activation, convolution, plan, plan.taps[0], self._scratch)
-            multiply_filled(*fixed, which=which, outputs=places)
+            multiply_filled(kernels, out, activation, convolution, plan, which=which, outputs=places)
         if len(plan.out) < LEFT_ON_GRID * plan.out.total:
             return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
         return SparseActivation(plan.out, out, partial=False, laid_out=True)

@@ -10,12 +10,11 @@ import torch
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled import NUMBA, kernels_for, kernels_problem
-from nansparse.compiled.filling import multiply_filled
+from nansparse.compiled.multiplication import multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.errors import EngineError
 from nansparse.plan import plan_windows
-from nansparse.scratch import Scratch
 from nansparse.workload import Workload, padded
 
 
@@ -25,10 +24,6 @@ class NumbaEngine(Engine):
     name = "numba"
     libraries = (NUMBA,)
     devices = ("cpu",)
-
-    def __init__(self) -> None:
-        """Start without scratch memory."""
-        self._scratch = Scratch()
 
     @property
     def problem(self) -> str:
@@ -87,11 +82,13 @@ class NumbaEngine(Engine):
             raise EngineError(self.problem)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = activation.values.new_empty(len(plan.out), convolution.out_channels)
+        common = (kernels, out, activation, convolution, plan)
+        if not convolution.windows.transposed:
+            multiply_filled(*common)
+            return SparseActivation(plan.out, out, partial=False)
         for taps in plan.taps:
             if taps.positions:
-                multiply_filled(
-                    kernels, out, activation, convolution, plan, taps, self._scratch, outputs=taps.outputs
-                )
+                multiply_filled(*common, taps=taps, outputs=taps.outputs)
             else:
                 out[taps.outputs] = 0 if convolution.bias is None else convolution.bias
         return SparseActivation(plan.out, out, partial=False)

@@ -22,6 +22,7 @@ class Kernels:
         windows: `nansparse.compiled.windows`.
         cells: `nansparse.compiled.cells`.
         pooling: `nansparse.compiled.pooling`.
+        products: `nansparse.compiled.products`.
     """
 
     def __init__(self, numba: ModuleType) -> None:
@@ -30,9 +31,9 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, pooling, windows
+        from nansparse.compiled import cells, pooling, products, windows
 
-        self.windows, self.cells, self.pooling = windows, cells, pooling
+        self.windows, self.cells, self.pooling, self.products = windows, cells, pooling, products
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

@@ -23,11 +23,11 @@ def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) ->
     Returns:
         Numbers of the kept windows, int64 (M,), and their NaN cells, int32 (M,).
     """
-    batch, out = nan.shape[0], _three(windows.out_grid)
+    batch, out = nan.shape[0], three(windows.out_grid)
     counts = torch.empty(batch, *out, dtype=torch.int32)
     kept = torch.empty(batch * out[0] * out[1], dtype=torch.int64)
-    image = nan.view(batch, *_three(windows.grid))
-    kernels.run(kernels.windows.count_windows, image, _geometry(windows), limit, counts, kept)
+    image = nan.view(batch, *three(windows.grid))
+    kernels.run(kernels.windows.count_windows, image, geometry_of(windows), limit, counts, kept)
     ends = kept.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     numbers, nan_cells = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.int32)
@@ -49,19 +49,34 @@ def rows_read(kernels: Kernels, sites: Sites, out: Sites, windows: Windows) -> T
         int32 (M, kernel positions); P stands for padding and P + 1 for a missing site.
     """
     table = torch.empty(len(out), math.prod(windows.kernel), dtype=torch.int32)
-    rows = sites.row_of.view(sites.batch, *_three(sites.grid))
-    shape = np.array(_three(windows.out_grid), dtype=np.int64)
-    kernels.run(kernels.windows.read_table, rows, out.numbers, shape, _geometry(windows), len(sites), table)
+    rows = sites.row_of.view(sites.batch, *three(sites.grid))
+    shape = np.array(three(windows.out_grid), dtype=np.int64)
+    kernels.run(kernels.windows.read_table, rows, out.numbers, shape, geometry_of(windows), len(sites), table)
     return table
 
 
-def _geometry(windows: Windows) -> np.ndarray:
-    """Lay a geometry out as the loops want it: (4, 3), kernel, stride, padding and dilation."""
+def geometry_of(windows: Windows) -> np.ndarray:
+    """Lay a geometry out as the loops want it.
+
+    Args:
+        windows: The geometry.
+
+    Returns:
+        int64 (4, 3): kernel, stride, padding and dilation.
+    """
     lead = 3 - len(windows.kernel)
     ones, none = (1,) * lead, (0,) * lead
     lines = [ones + windows.kernel, ones + windows.stride, none + windows.padding, ones + windows.dilation]
     return np.array(lines, dtype=np.int64)
 
 
-def _three(sizes: tuple[int, ...]) -> tuple[int, ...]:
+def three(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Make a plane's sizes those of a volume of depth 1.
+
+    Args:
+        sizes: Two or three.
+
+    Returns:
+        Three.
+    """
     return (1,) * (3 - len(sizes)) + tuple(sizes)

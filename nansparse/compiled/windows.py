@@ -100,6 +100,53 @@ def list_windows(counts, limit, starts, numbers, nan_cells):
                 i += 1
 
 
+@njit
+def reach_of(geometry, height, width):
+    """Say how far each cell of a window inside the grid lies from the first, in flat numbers: int64 (K,)."""
+    kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
+    reach = np.empty(kd * kh * kw, dtype=np.int64)
+    for k in range(reach.shape[0]):
+        a, b, c = k // (kh * kw), k // kw % kh, k % kw
+        reach[k] = (a * geometry[3, 0] * height + b * geometry[3, 1]) * width + c * geometry[3, 2]
+    return reach
+
+
+@njit
+def read_window(row_of, flat, number, out_grid, geometry, reach, padding, table, i):
+    """Look up the rows that one window reads.
+
+    Args:
+        row_of: int32 (N, D, H, W), the row of each site.
+        flat: The same, (N * D * H * W,).
+        number: The window's.
+        out_grid: int64 (3,), windows along each axis.
+        geometry: See the head of this file.
+        reach: Of `reach_of`.
+        padding: What stands for a cell outside the grid.
+        table: int32 (i + 1 or more, K), written in line i.
+        i: See `table`.
+    """
+    _, depth, height, width = row_of.shape
+    kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
+    ad, ah, aw = geometry[3, 0], geometry[3, 1], geometry[3, 2]
+    line = number // out_grid[2]
+    x = (number - line * out_grid[2]) * geometry[1, 2] - geometry[2, 2]
+    plane = line // out_grid[1]
+    y = (line - plane * out_grid[1]) * geometry[1, 1] - geometry[2, 1]
+    n = plane // out_grid[0]
+    z = (plane - n * out_grid[0]) * geometry[1, 0] - geometry[2, 0]
+    ends = x + (kw - 1) * aw < width and y + (kh - 1) * ah < height and z + (kd - 1) * ad < depth
+    if x >= 0 and y >= 0 and z >= 0 and ends:
+        base = ((n * depth + z) * height + y) * width + x
+        for k in range(reach.shape[0]):
+            table[i, k] = flat[np.uint64(base + reach[k])]
+        return
+    for k in range(reach.shape[0]):
+        a, b, c = z + k // (kh * kw) * ad, y + k // kw % kh * ah, x + k % kw * aw
+        inside = 0 <= a < depth and 0 <= b < height and 0 <= c < width
+        table[i, k] = row_of[n, a, b, c] if inside else padding
+
+
 @njit(
     "void(int32[:, :, :, ::1], int64[::1], int64[::1], int64[:, ::1], int64, int32[:, ::1])",
     parallel=True,
@@ -117,35 +164,6 @@ def read_table(row_of, numbers, out_grid, geometry, padding, table):
         padding: What stands for a cell outside the grid.
         table: int32 (M, K), written.
     """
-    _, depth, height, width = row_of.shape
-    flat = row_of.reshape(-1)
-    h, w = out_grid[1], out_grid[2]
-    kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
-    ad, ah, aw = geometry[3, 0], geometry[3, 1], geometry[3, 2]
+    flat, reach = row_of.reshape(-1), reach_of(geometry, row_of.shape[2], row_of.shape[3])
     for i in prange(numbers.shape[0]):
-        line = numbers[i] // w
-        x = (numbers[i] - line * w) * geometry[1, 2] - geometry[2, 2]
-        plane = line // h
-        y = (line - plane * h) * geometry[1, 1] - geometry[2, 1]
-        n = plane // out_grid[0]
-        z = (plane - n * out_grid[0]) * geometry[1, 0] - geometry[2, 0]
-        ends = x + (kw - 1) * aw < width and y + (kh - 1) * ah < height and z + (kd - 1) * ad < depth
-        k = 0
-        if x >= 0 and y >= 0 and z >= 0 and ends:
-            base = ((n * depth + z) * height + y) * width + x
-            for a in range(kd):
-                for b in range(kh):
-                    at = base + (a * ad * height + b * ah) * width
-                    for c in range(kw):
-                        table[i, k] = flat[np.uint64(at + c * aw)]
-                        k += 1
-            continue
-        for a in range(kd):
-            for b in range(kh):
-                inside = 0 <= z + a * ad < depth and 0 <= y + b * ah < height
-                for c in range(kw):
-                    if inside and 0 <= x + c * aw < width:
-                        table[i, k] = row_of[n, z + a * ad, y + b * ah, x + c * aw]
-                    else:
-                        table[i, k] = padding
-                    k += 1
+        read_window(row_of, flat, numbers[i], out_grid, geometry, reach, padding, table, i)
