@@ -1,7 +1,7 @@
-"""The engine for CPUs where numba is installed: as `gather`, with everything but the product compiled.
+"""The engine for CPUs where numba is installed: products of windows straight from the rows they read.
 
-The cells of a window, and the mean in place of those that are NaN, are written in one pass, so that windows
-that hold NaN cost next to nothing more than others and rows that are partly NaN need no second product.
+Nothing is gathered, and the mean stands in place of NaN from the start, so that windows that hold NaN cost
+next to nothing more than others and rows that are partly NaN need no second product.
 """
 
 from dataclasses import replace
@@ -10,16 +10,16 @@ import torch
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled import NUMBA, kernels_for, kernels_problem
-from nansparse.compiled.multiplication import multiply_filled
+from nansparse.compiled.multiplication import computed_channels, multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.errors import EngineError
 from nansparse.plan import plan_windows
-from nansparse.workload import Workload, padded
+from nansparse.workload import Workload
 
 
 class NumbaEngine(Engine):
-    """Gather and fill in a compiled loop, multiply with the fastest library that torch carries."""
+    """Look up, fill and multiply in one compiled loop."""
 
     name = "numba"
     libraries = (NUMBA,)
@@ -51,7 +51,7 @@ class NumbaEngine(Engine):
         return []
 
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
-        """Say what there is to do: rows are not copied first, and windows that hold NaN are multiplied once.
+        """Say what there is to do: only rows that are partly NaN, and the weight, are copied.
 
         Args:
             activation: The input.
@@ -61,8 +61,12 @@ class NumbaEngine(Engine):
             The amounts.
         """
         work = super().workload(activation, convolution)
-        per_read = padded(activation.channels, convolution.out_channels)
-        return replace(work, macs=work.reads * per_read, cells=work.reads * activation.channels)
+        kernels = kernels_for(activation.values)
+        out = convolution.out_channels if kernels is None else computed_channels(kernels, convolution)
+        per_read = activation.channels * out
+        mended = work.reads * activation.channels if activation.partial else 0
+        packed = convolution.windows.volume * per_read
+        return replace(work, macs=work.reads * per_read, cells=mended, writes=work.writes + packed)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.

@@ -11,7 +11,9 @@ from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine, Registry
 from nansparse.errors import EngineError
+from nansparse.plan import plan_windows
 from nansparse.prices import Prices, known_prices
+from nansparse.workload import Workload
 
 # The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
 MARGIN = 0.9
@@ -80,10 +82,11 @@ def _ranked(
             able.append(engine)
     if not able:
         raise EngineError("no engine can run this convolution: the dense one is gone, install again")
+    least = {e.name: _least_seconds(e.name, activation, convolution, prices) for e in able}
     forecast: dict[str, float] = {}
-    for engine in sorted(able, key=lambda e: prices.least(e.name, rank)):
-        # Counting work takes time too: not for an engine that loses by the price of the call alone.
-        hopeful = prices.least(engine.name, rank) < min(forecast.values(), default=float("inf"))
+    for engine in sorted(able, key=lambda e: least[e.name]):
+        # Counting work takes time too: not for an engine that loses by what any engine has to do.
+        hopeful = least[engine.name] < min(forecast.values(), default=float("inf"))
         if hopeful or (engine.name == "dense" and prices.has("dense", rank)):
             work = engine.workload(activation, convolution)
             forecast[engine.name] = prices.seconds(engine.name, rank, work)
@@ -94,3 +97,13 @@ def _ranked(
         return limit if engine.name == "dense" else seconds
 
     return Choice(tuple(sorted(able, key=order)), "", dict(sorted(forecast.items(), key=lambda f: f[1])))
+
+
+def _least_seconds(name: str, activation: SparseActivation, convolution: Convolution, prices: Prices) -> float:
+    """Predict the products of the kept windows alone, which no engine is spared."""
+    rank = len(convolution.windows.grid)
+    if convolution.groups > 1 or not prices.has(name, rank):
+        return prices.least(name, rank)
+    kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
+    weights = convolution.windows.volume * activation.channels * convolution.out_channels
+    return prices.seconds(name, rank, Workload(macs=kept * weights, reads=0, cells=0, writes=0, sites=0))

@@ -49,7 +49,13 @@ class Kernels:
             What the loop returns.
         """
         self._numba.set_num_threads(min(torch.get_num_threads(), self._most))
-        return loop(*[a.detach().contiguous().numpy() if isinstance(a, Tensor) else a for a in arguments])
+        return loop(*[_array(a) if isinstance(a, Tensor) else a for a in arguments])
+
+
+def _array(x: Tensor) -> Any:
+    # What need not be done is not asked for: there are two dozen arguments a call.
+    x = x.detach() if x.requires_grad else x
+    return x.numpy() if x.is_contiguous() else x.contiguous().numpy()
 
 
 def kernels_for(x: Tensor) -> Kernels | None:

@@ -70,17 +70,26 @@ def _reads(plan: WindowPlan, taps: Taps | None, which: Tensor | None) -> tuple[A
     return torch.empty(0, windows.volume, dtype=torch.int32), rows, numbers, grid, geometry
 
 
+def computed_channels(kernels: Kernels, convolution: Convolution) -> int:
+    """Say how many output channels are computed, those among them that nobody wants.
+
+    Args:
+        kernels: The loops.
+        convolution: What to compute, with one group.
+
+    Returns:
+        Their number.
+    """
+    _, _, panel = _shape(kernels, convolution.out_channels)
+    return -(-convolution.out_channels // panel) * panel
+
+
 def _shape(kernels: Kernels, channels: int) -> tuple[int, int, int]:
     """Find the microkernel that computes the fewest channels in vain: its number, windows and channels."""
-    shapes, lanes = kernels.products.SHAPES, kernels.products.LANES
-
-    def computed(number: int) -> int:
-        panel = shapes[number][1] * lanes
-        return -(-channels // panel) * panel
-
-    number = min(range(len(shapes)), key=computed)
-    windows, vectors = shapes[number]
-    return number, windows, vectors * lanes
+    lanes = kernels.products.LANES
+    panels = [vectors * lanes for _, vectors in kernels.products.SHAPES]
+    number = min(range(len(panels)), key=lambda n: -(-channels // panels[n]) * panels[n])
+    return number, kernels.products.SHAPES[number][0], panels[number]
 
 
 def _packed(

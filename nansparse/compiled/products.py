@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nansparse.compiled.cells import ANY_ORDER
-from nansparse.compiled.windows import reach_of, read_window
+from nansparse.compiled.windows import reach_of, read_windows
 
 # Windows that share the pointers and sums of a chunk: their sums and the weights below fit a core's nearest
 # cache together.
@@ -168,7 +168,7 @@ def find_means(values, place, reads, start, live, nan_cells, cells, sums, partia
     Args:
         values: See `multiply_windows`.
         place: See there.
-        reads: int32 (live or more, K), rows that the windows read.
+        reads: int32 (K, live or more), rows that the windows read.
         start: The first window.
         live: How many there are.
         nan_cells: See there.
@@ -185,8 +185,8 @@ def find_means(values, place, reads, start, live, nan_cells, cells, sums, partia
         if not nan_cells[w]:
             continue
         total = np.float32(0)
-        for k in range(reads.shape[1]):
-            r = np.uint64(reads[i, k])
+        for k in range(reads.shape[0]):
+            r = np.uint64(reads[k, i])
             if r < rows and sums.shape[0]:
                 total += sums[r]
             elif r < rows:
@@ -206,7 +206,7 @@ def find_cells(base, place, reads, live, rows, row, means, zeros, addresses):
     Args:
         base: Address of the values.
         place: See `multiply_windows`.
-        reads: int32 (live or more, K), rows that the windows read.
+        reads: int32 (K, live or more), rows that the windows read.
         live: How many windows there are.
         rows: Number of sites.
         row: Bytes of a row.
@@ -214,9 +214,9 @@ def find_cells(base, place, reads, live, rows, row, means, zeros, addresses):
         zeros: Address of a row of zeros, which stands for padding.
         addresses: int64 (K, live or more), written; zeros behind the last window.
     """
-    for k in range(reads.shape[1]):
+    for k in range(reads.shape[0]):
         for i in range(live):
-            r = reads[np.uint64(i), np.uint64(k)]
+            r = reads[k, i]
             absent = zeros if r == rows else means + i * row
             s = place[np.uint64(min(np.int64(r), rows - 1))] if place.shape[0] else np.int64(r)
             addresses[k, i] = base + s * row if r < rows else absent
@@ -231,7 +231,7 @@ def mend_rows(values, place, reads, live, nans, means, mended, addresses):
     Args:
         values: See `multiply_windows`.
         place: See there.
-        reads: int32 (live or more, K), rows that the windows read.
+        reads: int32 (K, live or more), rows that the windows read.
         live: How many windows there are.
         nans: See there.
         means: (live or more, C).
@@ -242,15 +242,15 @@ def mend_rows(values, place, reads, live, nans, means, mended, addresses):
     width = values.shape[1]
     base = mended.ctypes.data
     for i in range(live):
-        for k in range(reads.shape[1]):
-            r = np.uint64(reads[i, k])
+        for k in range(reads.shape[0]):
+            r = np.uint64(reads[k, i])
             if r >= rows or not nans[r]:
                 continue
             s = np.uint64(place[r]) if place.shape[0] else r
             for q in range(width):
                 v = values[s, q]
                 mended[i, k, q] = v if v == v else means[i, q]
-            addresses[k, i] = base + (i * reads.shape[1] + k) * width * 4
+            addresses[k, i] = base + (i * reads.shape[0] + k) * width * 4
 
 
 @njit(
@@ -315,10 +315,11 @@ def multiply_windows(
     panels, reads, width, panel = weight.shape
     together = max(1, WEIGHT_CELLS // (width * panel))
     base, packed, row, pitch = values.ctypes.data, weight.ctypes.data, width * 4, BLOCK + at_once
-    flat, reach = row_of.reshape(-1), reach_of(geometry, row_of.shape[2], row_of.shape[3])
+    reach = reach_of(geometry, row_of.shape[2], row_of.shape[3])
     for chunk in prange(chunks):
         totals, constants = np.empty((pitch, panel), np.float32), np.zeros((BLOCK + 1, width), np.float32)
-        read, addresses = np.empty((BLOCK, reads), np.int32), np.empty((reads, pitch), np.int64)
+        read, addresses = np.empty((reads, BLOCK), np.int32), np.empty((reads, pitch), np.int64)
+        firsts = np.empty(BLOCK, np.int64)
         mended = np.empty((BLOCK, reads if partial else 0, width), np.float32)
         held, means, lying = totals.ctypes.data, constants.ctypes.data, addresses.ctypes.data
         zeros = means + BLOCK * row
@@ -327,13 +328,12 @@ def multiply_windows(
         end = min(count, (count * (chunk + 1) // chunks + at_once - 1) // at_once * at_once)
         for start in range(begin, end, BLOCK):
             live = min(BLOCK, end - start)
-            for i in range(live):
-                if table.shape[0]:
+            if table.shape[0]:
+                for i in range(live):
                     for k in range(reads):
-                        read[i, k] = table[start + i, k]
-                else:
-                    number = numbers[start + i] if numbers.shape[0] else start + i
-                    read_window(row_of, flat, number, out_grid, geometry, reach, rows, read, i)
+                        read[k, i] = table[start + i, k]
+            else:
+                read_windows(row_of, numbers, start, live, out_grid, geometry, reach, rows, firsts, read)
             find_means(values, place, read, start, live, nan_cells, cells, sums, partial, constants)
             find_cells(base, place, read, live, rows, row, means, zeros, addresses)
             if partial:

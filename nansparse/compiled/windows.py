@@ -11,6 +11,9 @@ one column an axis.
 import numpy as np
 from numba import njit, prange
 
+# Windows that share scratch memory.
+BLOCK = 256
+
 
 @njit(
     "void(float32[::1])",
@@ -112,39 +115,53 @@ def reach_of(geometry, height, width):
 
 
 @njit
-def read_window(row_of, flat, number, out_grid, geometry, reach, padding, table, i):
-    """Look up the rows that one window reads.
+def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, padding, firsts, reads):
+    """Look up the rows that some windows read.
 
     Args:
         row_of: int32 (N, D, H, W), the row of each site.
-        flat: The same, (N * D * H * W,).
-        number: The window's.
+        numbers: int64 (M,), sorted, numbers of all windows; empty if they are 0, 1, ...
+        start: The first window wanted.
+        live: How many are.
         out_grid: int64 (3,), windows along each axis.
         geometry: See the head of this file.
         reach: Of `reach_of`.
         padding: What stands for a cell outside the grid.
-        table: int32 (i + 1 or more, K), written in line i.
-        i: See `table`.
+        firsts: int64 (live or more,), overwritten.
+        reads: int32 (K, live or more), written.
     """
     _, depth, height, width = row_of.shape
-    kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
-    ad, ah, aw = geometry[3, 0], geometry[3, 1], geometry[3, 2]
-    line = number // out_grid[2]
-    x = (number - line * out_grid[2]) * geometry[1, 2] - geometry[2, 2]
-    plane = line // out_grid[1]
-    y = (line - plane * out_grid[1]) * geometry[1, 1] - geometry[2, 1]
-    n = plane // out_grid[0]
-    z = (plane - n * out_grid[0]) * geometry[1, 0] - geometry[2, 0]
-    ends = x + (kw - 1) * aw < width and y + (kh - 1) * ah < height and z + (kd - 1) * ad < depth
-    if x >= 0 and y >= 0 and z >= 0 and ends:
-        base = ((n * depth + z) * height + y) * width + x
+    flat = row_of.reshape(-1)
+    kh, kw = geometry[0, 1], geometry[0, 2]
+    z_last, y_last, x_last = [(geometry[0, a] - 1) * geometry[3, a] for a in range(3)]
+    line_start, line_end = np.int64(0), np.int64(0)
+    n = z = y = np.int64(0)
+    for i in range(live):
+        number = numbers[start + i] if numbers.shape[0] else start + i
+        if number >= line_end:
+            line = number // out_grid[2]
+            line_start, line_end = line * out_grid[2], (line + 1) * out_grid[2]
+            plane = line // out_grid[1]
+            n = plane // out_grid[0]
+            y = (line - plane * out_grid[1]) * geometry[1, 1] - geometry[2, 1]
+            z = (plane - n * out_grid[0]) * geometry[1, 0] - geometry[2, 0]
+        x = (number - line_start) * geometry[1, 2] - geometry[2, 2]
+        starts = x >= 0 and y >= 0 and z >= 0
+        if starts and x + x_last < width and y + y_last < height and z + z_last < depth:
+            firsts[i] = ((n * depth + z) * height + y) * width + x
+            continue
+        firsts[i] = -1
         for k in range(reach.shape[0]):
-            table[i, k] = flat[np.uint64(base + reach[k])]
-        return
+            a = z + k // (kh * kw) * geometry[3, 0]
+            b = y + k // kw % kh * geometry[3, 1]
+            c = x + k % kw * geometry[3, 2]
+            inside = 0 <= a < depth and 0 <= b < height and 0 <= c < width
+            reads[k, i] = row_of[n, a, b, c] if inside else padding
     for k in range(reach.shape[0]):
-        a, b, c = z + k // (kh * kw) * ad, y + k // kw % kh * ah, x + k % kw * aw
-        inside = 0 <= a < depth and 0 <= b < height and 0 <= c < width
-        table[i, k] = row_of[n, a, b, c] if inside else padding
+        for i in range(live):
+            first = firsts[i]
+            if first >= 0:
+                reads[k, i] = flat[np.uint64(first + reach[k])]
 
 
 @njit(
@@ -154,16 +171,23 @@ def read_window(row_of, flat, number, out_grid, geometry, reach, padding, table,
     cache=True,
 )
 def read_table(row_of, numbers, out_grid, geometry, padding, table):
-    """Look up the rows that windows read.
+    """Look up the rows that windows read, all of them.
 
     Args:
         row_of: int32 (N, D, H, W), the row of each site.
-        numbers: int64 (M,), numbers of the windows.
+        numbers: int64 (M,), sorted, numbers of the windows.
         out_grid: int64 (3,), windows along each axis.
         geometry: See the head of this file.
         padding: What stands for a cell outside the grid.
         table: int32 (M, K), written.
     """
-    flat, reach = row_of.reshape(-1), reach_of(geometry, row_of.shape[2], row_of.shape[3])
-    for i in prange(numbers.shape[0]):
-        read_window(row_of, flat, numbers[i], out_grid, geometry, reach, padding, table, i)
+    windows, cells = table.shape
+    reach = reach_of(geometry, row_of.shape[2], row_of.shape[3])
+    for block in prange((windows + BLOCK - 1) // BLOCK):
+        firsts, reads = np.empty(BLOCK, np.int64), np.empty((cells, BLOCK), np.int32)
+        start = block * BLOCK
+        live = min(BLOCK, windows - start)
+        read_windows(row_of, numbers, start, live, out_grid, geometry, reach, padding, firsts, reads)
+        for i in range(live):
+            for k in range(cells):
+                table[start + i, k] = reads[k, i]

@@ -30,6 +30,8 @@ LAYERS = {
 # Shares of the sites that are kept, in one compact region and in scattered blocks.
 COMPACT = (0.97, 0.6, 0.3, 0.1)
 SCATTERED = (0.6, 0.2)
+# The same with NaN in single channels, as after unpooling: the share of the cells.
+SINGLE = ((0.6, 0.02), (0.3, 0.02))
 BLOCK = 8
 REPEATS = 5
 # Rounds of coordinate descent; with six columns it has converged long before.
@@ -59,7 +61,7 @@ def layer_count() -> int:
     Returns:
         Their number.
     """
-    return sum(len(layers) for layers in LAYERS.values()) * (len(COMPACT) + len(SCATTERED))
+    return sum(len(layers) for layers in LAYERS.values()) * (len(COMPACT) + len(SCATTERED) + len(SINGLE))
 
 
 def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[list[Measurement]]:
@@ -79,7 +81,7 @@ def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[
             x = torch.randn(1, channels, *grid, generator=generator)
             weight = torch.randn(channels, channels, *(3,) * rank, generator=generator).to(device)
             convolution = Convolution(weight, None, convolution_windows(grid, 3, 1, 1), 1, 0.5)
-            for kept in _masks(grid, generator):
+            for kept in _masks(grid, x.shape[1], generator):
                 activation = SparseActivation.from_dense(x.masked_fill(~kept, torch.nan).to(device))
                 yield _measure(engines, activation, convolution)
 
@@ -108,10 +110,13 @@ def _measure(
     ]
 
 
-def _masks(grid: tuple[int, ...], generator: torch.Generator) -> Iterator[Tensor]:
-    """Draw which sites are kept: bool tensors over the grid."""
+def _masks(grid: tuple[int, ...], channels: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Draw which cells are kept: bool tensors over the grid, or over channels and grid."""
     for share in COMPACT:
         yield ~nan_mask("blob", 1, grid, 1 - share, generator)[0, 0]
+    for share, single in SINGLE:
+        kept = ~nan_mask("blob", 1, grid, 1 - share, generator)[0, 0]
+        yield kept & (torch.rand(channels, *grid, generator=generator) >= single)
     for share in SCATTERED:
         blocks = torch.rand([-(-size // BLOCK) for size in grid], generator=generator) < share
         blocks.flatten()[0] = True
