@@ -136,14 +136,9 @@ class SparseActivation:
         batch, grid = x.shape[0], x.shape[2:]
         # A batch of one in the usual memory format would otherwise give a transposed view.
         rows = x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
-        suspects = _rows_with_nan(rows)
-        if not len(suspects):
+        keep, partial = _rows_with_numbers(rows)
+        if keep is None:
             return cls(Sites(None, batch, grid, x.device), rows, partial=False)
-        nan = rows.index_select(0, suspects).isnan()
-        missing = nan.all(1)
-        partial = bool((nan.any(1) & ~missing).any())
-        keep = torch.ones(len(rows), dtype=torch.bool, device=x.device)
-        keep[suspects] = ~missing
         sites = Sites(keep.nonzero().flatten(), batch, grid, x.device)
         if sites.is_complete:
             return cls(sites, rows, partial)
@@ -165,7 +160,9 @@ class SparseActivation:
             if self.laid_out:
                 rows = rows.index_fill(0, self.sites.missing, fill)
             else:
-                rows = rows.new_full((self.sites.total, self.channels), fill)
+                shape = (self.sites.total, self.channels)
+                # The system hands out zeros for nothing.
+                rows = rows.new_full(shape, fill) if fill else rows.new_zeros(shape)
                 rows.index_copy_(0, self.sites.numbers, self._values)
         return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
 
@@ -225,6 +222,24 @@ class SparseActivation:
         if self.laid_out and not self.sites.is_complete:
             return SparseActivation(sites, self._values.index_select(0, sites.numbers), self.partial)
         return SparseActivation(sites, self._values.index_select(0, chosen), self.partial)
+
+
+def _rows_with_numbers(rows: Tensor) -> tuple[Tensor | None, bool]:
+    """Say which rows hold a number, bool (P,), None if none holds NaN; and whether any holds both."""
+    kernels = kernels_for(rows)
+    if kernels is not None:
+        everywhere = SparseActivation(Sites(None, 1, (len(rows),), rows.device), rows, partial=True)
+        nans = everywhere.nans
+        keep = nans < rows.shape[1]
+        return (keep, bool((nans.bool() & keep).any())) if bool(nans.any()) else (None, False)
+    suspects = _rows_with_nan(rows)
+    if not len(suspects):
+        return None, False
+    nan = rows.index_select(0, suspects).isnan()
+    missing = nan.all(1)
+    keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    keep[suspects] = ~missing
+    return keep, bool((nan.any(1) & ~missing).any())
 
 
 def _rows_with_nan(rows: Tensor) -> Tensor:

@@ -5,11 +5,14 @@ raises, a result holds NaN that the definitions do not give. Such an engine is r
 about it, and left out of the rest of the run. What it computed is thrown away; the input was never changed.
 """
 
+import torch
+
 from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine, Registry
 from nansparse.errors import UnexpectedNaNError
 from nansparse.library import first_line
+from nansparse.plan import plan_windows
 from nansparse.planner import Choice, choose_engine
 
 # It is plain torch and what the others fall back to: its faults are the caller's to see.
@@ -125,7 +128,7 @@ def run_convolution(
         UnexpectedNaNError: If the layer itself makes NaN out of numbers.
     """
     while True:
-        choice = choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
+        choice = _choice(registry, wanted, activation, convolution, faults)
         engine = choice.engines[0]
         try:
             return _checked(engine, registry, activation, convolution, layer), engine, choice
@@ -139,6 +142,26 @@ def run_convolution(
                 f"({first_line(fault)}); {_remedy(engine)}"
             )
             faults.setdefault(engine.name, told)
+
+
+def _choice(
+    registry: Registry,
+    wanted: str,
+    activation: SparseActivation,
+    convolution: Convolution,
+    faults: dict[str, str],
+) -> Choice:
+    """Choose the engine, or find the choice made for a layer of the same size that shares the plan."""
+    if convolution.groups > 1:
+        return choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
+    choices = plan_windows(activation, convolution.windows, convolution.threshold).choices
+    sizes = (activation.channels, convolution.out_channels, activation.laid_out, activation.dtype)
+    key = (id(registry), wanted, torch.get_num_threads(), *faults, *sizes)
+    choice = choices.get(key)
+    if not isinstance(choice, Choice):
+        choice = choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
+        choices[key] = choice
+    return choice
 
 
 def _checked(

@@ -88,9 +88,10 @@ class ModelCall:
         Returns:
             The tensor itself without NaN; else a marked one, sparse if it is (N, C, *spatial).
         """
-        if isinstance(x, MarkedTensor) or not _holds_nan(x):
-            return x
-        return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x)
+        return x if isinstance(x, MarkedTensor) or not _holds_nan(x) else self._marked(x)
+
+    def _marked(self, x: Tensor, view_of: MarkedTensor | None = None) -> MarkedTensor:
+        return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x, view_of)
 
     def marked_inputs(self, values: Any) -> Any:
         """Scan the inputs of the model once, and mark those that hold NaN.
@@ -103,7 +104,7 @@ class ModelCall:
         """
 
         def mark(value: Tensor) -> Tensor:
-            return self.mark(value.as_subclass(Tensor)) if _holds_nan(value) else value
+            return self._marked(value.as_subclass(Tensor)) if _holds_nan(value) else value
 
         return with_changed(values, mark)
 
@@ -117,7 +118,7 @@ class ModelCall:
         Returns:
             The marked tensor.
         """
-        return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x, view_of=base)
+        return self._marked(x, base)
 
     def untaint(self, value: Any) -> Any:
         """Mark a plain tensor that NaN was written into.
@@ -227,7 +228,10 @@ def _is_spatial(x: Tensor) -> bool:
 
 
 def _holds_nan(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_floating_point() and bool(x.isnan().any())
+    # The sum is cheap and settles nearly all cases; infinities that meet make it NaN too.
+    return (
+        isinstance(x, Tensor) and x.is_floating_point() and bool(x.sum().isnan()) and bool(x.isnan().any())
+    )
 
 
 def _any_marked(values: Iterable[Any]) -> bool:

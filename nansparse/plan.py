@@ -54,6 +54,7 @@ class WindowPlan:
         nan_cells: NaN cells of each kept window, (M,); whole sites are counted where no row is partly NaN, so
             that one plan serves any number of channels.
         cells: Cells of each kept window in the same unit: an integer, or (M,).
+        choices: Where `nansparse.execution` remembers which engine runs a layer with this plan.
     """
 
     def __init__(self, activation: SparseActivation, windows: Windows, threshold: float) -> None:
@@ -65,6 +66,7 @@ class WindowPlan:
             threshold: NaN share from which on a window is skipped.
         """
         self.windows, self._sites = windows, weakref.ref(activation.sites)
+        self.choices: dict[object, object] = {}
         per_site = activation.channels if activation.partial else 1
         self._kernels = None
         if not windows.transposed and activation.sites.total < torch.iinfo(torch.int32).max - 2:

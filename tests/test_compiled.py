@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -15,7 +16,9 @@ from nansparse import plan as planning
 from nansparse import unpooling
 from nansparse.activation import SparseActivation
 from nansparse.compiled import availability, kernels_for, kernels_problem
-from nansparse.compiled.peaks import peaks_of_rows
+from nansparse.compiled.peaks import may_tie, peaks_of_rows
+from nansparse.compiled.plans import rows_read
+from nansparse.handlers.alignment import combined
 from nansparse.library import Library
 from nansparse.plan import WindowPlan
 from nansparse.policy import Policy
@@ -182,3 +185,50 @@ assert torch.get_num_threads() == odd + 1, torch.get_num_threads()
 def test_the_loops_leave_the_number_of_threads_alone():
     # A process of its own, because numba starts its threads once.
     subprocess.run([sys.executable, "-c", THREADS], check=True)
+
+
+@given(data=st.data(), rank=st.sampled_from([2, 3]))
+@settings(max_examples=80)
+def test_a_tie_anywhere_is_found(data, rank):
+    grid = tuple(data.draw(st.integers(2, 9)) for _ in range(rank))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**16)))
+    x = torch.randperm(3 * math.prod(grid), generator=generator).float().view(-1, 3)
+    windows = convolution_windows(grid, (2,) * rank, (2,) * rank)
+    kernels = kernels_for(x)
+    before, after = (Sites(None, 1, g, x.device) for g in (grid, windows.out_grid))
+    table = rows_read(kernels, before, after, windows)
+    assert not may_tie(kernels, x, table, 1e-7)
+    line = table[data.draw(st.integers(0, len(table) - 1))]
+    one, other = data.draw(st.permutations(range(len(line))))[:2]
+    channel = data.draw(st.integers(0, 2))
+    odd = data.draw(st.sampled_from([torch.nan, torch.inf, 1e9]))
+    x[line[one], channel] = odd
+    if odd == 1e9:
+        assert not may_tie(kernels, x, table, 1e-7)
+        x[line[other], channel] = odd
+    assert may_tie(kernels, x, table, 1e-7)
+
+
+@given(data=st.data(), rank=st.sampled_from([2, 3]))
+@settings(max_examples=120)
+def test_rows_are_combined_as_torch_does(data, rank):
+    grid = tuple(data.draw(st.integers(1, 6)) for _ in range(rank))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**16)))
+    parts = []
+    for _ in range(2):
+        x = torch.randn(2, 3, *grid, generator=generator).round(decimals=1)
+        missing = torch.rand(2, 1, *grid, generator=generator) < data.draw(st.sampled_from([0.0, 0.4, 0.9]))
+        single = torch.rand(x.shape, generator=generator) < data.draw(st.sampled_from([0.0, 0.2]))
+        parts.append(x.masked_fill_(missing | single, torch.nan))
+    name = data.draw(st.sampled_from(["maximum", "minimum", "add", "sub", "mul"]))
+    activations = [SparseActivation.from_dense(part) for part in parts]
+    found = combined(name, activations)
+    if found is None:
+        assert activations[0].laid_out
+        assert activations[1].laid_out
+        return
+    sites, rows = found
+    expected = getattr(torch, name)(*parts)
+    both = ~(parts[0].isnan().all(1) | parts[1].isnan().all(1))
+    assert torch.equal(sites.mask, both)
+    torch.testing.assert_close(rows, expected.movedim(1, -1)[both], rtol=0, atol=0, equal_nan=True)

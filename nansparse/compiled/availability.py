@@ -23,6 +23,7 @@ class Kernels:
         cells: `nansparse.compiled.cells`.
         pooling: `nansparse.compiled.pooling`.
         products: `nansparse.compiled.products`.
+        combining: `nansparse.compiled.combining`.
     """
 
     def __init__(self, numba: ModuleType) -> None:
@@ -31,9 +32,10 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, pooling, products, windows
+        from nansparse.compiled import cells, combining, pooling, products, windows
 
-        self.windows, self.cells, self.pooling, self.products = windows, cells, pooling, products
+        self.windows, self.cells, self.pooling = windows, cells, pooling
+        self.products, self.combining = products, combining
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

@@ -10,6 +10,23 @@ from nansparse.policy import Policy
 from nansparse.ties import TilePeaks
 
 
+def may_tie(kernels: Kernels, values: Tensor, table: Tensor, epsilon: float) -> bool:
+    """Say whether two cells of any window tie, or a cell is no finite number.
+
+    Args:
+        kernels: The loops.
+        values: (P, C).
+        table: int32 (M, K), rows read; P and more stand for none.
+        epsilon: Relative tolerance of a tie.
+
+    Returns:
+        False where torch's own pooling says all there is to say.
+    """
+    found = torch.zeros(2, dtype=torch.int64)
+    kernels.run(kernels.pooling.find_tie, values, table, np.float32(epsilon), np.float32(TIE_ATOL), found)
+    return bool(found.any())
+
+
 def peaks_of_rows(
     kernels: Kernels, values: Tensor, place: Tensor, table: Tensor, policy: Policy
 ) -> tuple[TilePeaks, bool, bool, bool]:

@@ -12,6 +12,55 @@ BLOCK = 64
 
 
 @njit(
+    "void(float32[:, ::1], int32[:, ::1], float32, float32, int64[::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
+def find_tie(values, table, epsilon, least, found):
+    """Look for a window in which two cells tie, up to the first.
+
+    Args:
+        values: (P, C).
+        table: int32 (M, K), rows read; P and more stand for none.
+        epsilon: Relative tolerance of a tie.
+        least: Absolute tolerance of a tie.
+        found: int64 (2,), zeros; written: 1 where a window with a tie was found, and where a NaN or infinity
+            was, by the windows looked at.
+    """
+    rows, width = np.uint64(values.shape[0]), values.shape[1]
+    windows, reads = table.shape
+    lowest = np.float32(-np.inf)
+    for block in prange((windows + BLOCK - 1) // BLOCK):
+        if found[0]:
+            continue
+        best, second = np.empty(width, np.float32), np.empty(width, np.float32)
+        odd, close = np.int32(0), np.int32(0)
+        for w in range(block * BLOCK, min(windows, (block + 1) * BLOCK)):
+            best[:] = lowest
+            second[:] = lowest
+            for k in range(reads):
+                r = np.uint64(table[w, k])
+                if r < rows:
+                    cell = values[r]
+                    for q in range(width):
+                        v, top = cell[q], best[q]
+                        lower = v if v < top else top
+                        second[q] = lower if lower > second[q] else second[q]
+                        best[q] = v if v > top else top
+                        # NaN and infinities minus themselves are NaN.
+                        odd |= np.int32(0) if v - v == np.float32(0) else np.int32(1)
+            for q in range(width):
+                near = abs(best[q] * epsilon) + least
+                close |= np.int32(1) if best[q] - second[q] <= near else np.int32(0)
+        # Threads only ever write ones.
+        if close:
+            found[0] = 1
+        if odd:
+            found[1] = 1
+
+
+@njit(
     "UniTuple(int64, 2)("
     "float32[:, ::1], int64[::1], int32[:, ::1], float32, float32, int64, float32[:, "
     "::1], uint8[:, ::1], uint8[:, ::1], uint8[:, ::1]"

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nansparse.activation import SparseActivation, rows_of_dense
+from nansparse.activation import SparseActivation
+from nansparse.handlers.alignment import aligned, combined, read_operands
 from nansparse.handlers.arguments import named_functions
 from nansparse.handlers.normalization import as_image, as_rows
 from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor
-from nansparse.sites import Sites
-from nansparse.unpooling import Unpooled
 
 # Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
 UNARY = [
@@ -94,66 +93,20 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         for a in args
     ):
         return NotImplemented
-    sites, operands = _aligned(args)
+    operands = read_operands(args)
     sparse = [operand for operand in operands if isinstance(operand, SparseActivation)]
     partial = any(operand.partial for operand in sparse)
-    laid_out = all(operand.laid_out for operand in sparse)
+    both = combined(name.strip("_"), sparse) if not kwargs else None
+    if both is not None:
+        return _give(call, args[0], SparseActivation(*both, partial), in_place=in_place)
+    sites, operands = aligned(operands)
+    laid_out = all(operand.laid_out for operand in operands if isinstance(operand, SparseActivation))
     plain = [operand.values if isinstance(operand, SparseActivation) else operand for operand in operands]
     if in_place:
         func = getattr(Tensor, name.replace("__i", "__") if name.startswith("__") else name.rstrip("_"))
     rows = func(*plain, **kwargs)
     rows = rows.to(args[0].dtype) if in_place else rows
     return _give(call, args[0], SparseActivation(sites, rows, partial, laid_out=laid_out), in_place=in_place)
-
-
-def _aligned(args: tuple[Any, ...]) -> tuple[Sites, list[Any]]:
-    """Bring both operands to the sites that both have, as rows of those or of the whole grid."""
-    lazy = [isinstance(a, MarkedTensor) and isinstance(a.payload, Unpooled) for a in args]
-    if any(lazy) and not all(lazy):
-        # Read the unpooled operand only where the other one has a site.
-        at = lazy.index(True)
-        other = args[1 - at]
-        if isinstance(other, MarkedTensor):
-            mine = other.sparse()
-            read = args[at].payload.at(mine.sites)
-            _, chosen, _ = mine.sites.meet(read.sites)
-            pair: list[Any] = [mine.restricted(read.sites, chosen), read]
-            return read.sites, pair if at == 1 else pair[::-1]
-    operands: list[Any] = [a.sparse() if isinstance(a, MarkedTensor) else a for a in args]
-    both = [operand for operand in operands if isinstance(operand, SparseActivation)]
-    sites = both[0].sites
-    if all(operand.laid_out for operand in both):
-        everywhere = Sites(None, sites.batch, sites.grid, sites.device)
-        if len(both) == 2:
-            sites = _common(both[0].sites, both[1].sites)
-        return sites, [_at_sites(operand, everywhere) for operand in operands]
-    if len(both) == 2 and both[0].sites is not both[1].sites:
-        sites, first, second = both[0].sites.meet(both[1].sites)
-        both = [both[0].restricted(sites, first), both[1].restricted(sites, second)]
-        return sites, both
-    compact = [a.with_rows(a.rows) if isinstance(a, SparseActivation) else a for a in operands]
-    return sites, [_at_sites(operand, sites) for operand in compact]
-
-
-def _common(first: Sites, second: Sites) -> Sites:
-    if first is second or second.is_complete:
-        return first
-    return second if first.is_complete else first.where(first.mask & second.mask)
-
-
-def _at_sites(operand: Any, sites: Sites) -> Any:
-    """Read a plain operand at the sites, with the broadcasting that torch does."""
-    if not isinstance(operand, Tensor) or operand.dim() == 0:
-        return operand
-    rank = len(sites.grid)
-    full = operand[(None,) * (rank + 2 - operand.dim())]
-    if all(size == 1 for size in full.shape[2:]):
-        flat = full.flatten(1)
-        if full.shape[0] == 1:
-            return flat
-        per_sample = sites.total // max(sites.batch, 1)
-        return flat.index_select(0, torch.div(sites.numbers, per_sample, rounding_mode="floor"))
-    return rows_of_dense(full.expand(sites.batch, -1, *sites.grid), sites)
 
 
 def _same(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled import kernels_for
-from nansparse.compiled.peaks import peaks_of_rows
+from nansparse.compiled.peaks import may_tie, peaks_of_rows
 from nansparse.compiled.plans import rows_read
 from nansparse.errors import UnexpectedNaNError
 from nansparse.fill import zeroed_rows
@@ -92,6 +92,8 @@ def _pool_plain(
     if kernels is not None:
         before = Sites(None, x.shape[0], windows.grid, x.device)
         rows, table = last.reshape(-1, x.shape[1]), rows_read(kernels, before, sites, windows)
+        if not may_tie(kernels, rows, table, call.policy.epsilon):
+            return func(*args, **kwargs)
         tile, some_tie, nan, infinite = peaks_of_rows(kernels, rows, before.places, table, call.policy)
         if not nan and not infinite:
             if not some_tie:
