@@ -20,8 +20,9 @@ from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
 
-# What the product for a window with NaN costs, in that of a window of the dense convolution.
-FILL_COSTS = 1.5
+# Where at most this share of the windows holds NaN, or rows are partly NaN, they are computed once more by a
+# compiled loop; else what the mean adds is worked out apart.
+FEW_FILLS = 0.25
 
 
 class DenseEngine(Engine):
@@ -63,8 +64,9 @@ class DenseEngine(Engine):
         total = sites.batch * math.prod(windows.out_grid)
         copied = sites.total + len(sites) if not activation.laid_out else sites.total - len(sites)
         copied = sites.total if activation.partial and activation.laid_out else copied
+        again = plan.fills if activation.partial or plan.fills <= FEW_FILLS * kept else 0
         return Workload(
-            macs=total * per_window + (plan.fills * per_window * FILL_COSTS if activation.partial else 0),
+            macs=(total + again) * per_window,
             reads=0,
             cells=copied * activation.channels,
             writes=(total + (kept if kept < LEFT_ON_GRID * total else 0)) * convolution.out_channels,
@@ -90,11 +92,10 @@ class DenseEngine(Engine):
         )
         values = _convolve(image, convolution.weight, convolution.bias, convolution)
         out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels)
-        kernels = kernels_for(values) if activation.partial and not convolution.windows.transposed else None
-        if kernels is None:
+        kernels = None if convolution.windows.transposed else kernels_for(values)
+        if kernels is None or not (activation.partial or plan.fills <= FEW_FILLS * len(plan.out)):
             add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
-        else:
-            # Where rows are partly NaN, these windows are computed once more: the term costs as much.
+        elif plan.fills:
             which = plan.filled
             places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
             multiply_filled(kernels, out, activation, convolution, plan, which=which, outputs=places)

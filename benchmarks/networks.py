@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nansparse.background import USUAL_MARGIN
 from nansparse.errors import InputError
 from nansparse.imaging import conform, load_template, slabs
 from nansparse.zoo import FastSurferCNN, UNet, load_tissue_model
@@ -45,7 +46,7 @@ class Case:
     build: Callable[[], nn.Module]
     image: Callable[[], Tensor]
     weights: str = RANDOM
-    margin: int = 2
+    margin: int = USUAL_MARGIN
     unpools: bool = False
     goals: dict[tuple[str, str], float] = field(default_factory=dict)
 
@@ -128,7 +129,6 @@ CASES = (
         "FastSurferCNN, 71 filters, 79 classes",
         _fastsurfer,
         lambda: slices(SLICES),
-        margin=4,
         unpools=True,
         goals={_OVER_DENSE: 4.0, _OVER_BOX: 1.3, (CONSERVATIVE, "speed_up"): 1.5},
     ),
@@ -137,7 +137,6 @@ CASES = (
         load_tissue_model,
         lambda: slices(SLICES),
         weights=TRAINED,
-        margin=4,
         unpools=True,
     ),
     Case(

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from nansparse.background import USUAL_MARGIN
 from nansparse.evaluation.results import Row
 from nansparse.imaging import Volume, conform, load_template
 from nansparse.imaging.nifti import save_labels
@@ -21,7 +22,6 @@ from nansparse.prediction.recipe import SLICED_ORIENTATION, Background
 
 # Coronal slices of the conformed template, through the middle of the brain.
 FIRST, SLICES = 120, 16
-MARGIN = 4
 NOTE = (
     f"{SLICES} coronal slices of the MNI152 T1 a volume, the tissue network, background marked. Threads "
     "are those of each worker; a core is one thread of one worker."
@@ -71,7 +71,7 @@ def measure_throughput(workers: int, threads: int, volumes: int) -> Row:
     recipe = Recipe(
         (View(ModelSource("tissue"), "coronal"),),
         Grid("native", SLICED_ORIENTATION),
-        background=Background(margin=MARGIN),
+        background=Background(margin=USUAL_MARGIN),
         threads=threads,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -93,4 +93,4 @@ def measure_throughput(workers: int, threads: int, volumes: int) -> Row:
     values = {"volumes": float(counted), "seconds": seconds, "volumes_per_minute": rate}
     values["volumes_per_minute_and_core"] = rate / (workers * threads)
     cell = {"workers": workers, "threads": threads}
-    return Row(cell, "background marked", policy={**recipe.policy, "margin": MARGIN}, values=values)
+    return Row(cell, "background marked", policy={**recipe.policy, "margin": USUAL_MARGIN}, values=values)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nansparse.compiled import kernels_for
+from nansparse.nan_rows import rows_with_nan, rows_with_numbers
 from nansparse.sites import Sites
 
 # Share of the sites from which on rows are left on the grid: below it the passes over rows that carry
@@ -117,7 +118,7 @@ class SparseActivation:
         if not self.partial:
             none = torch.zeros(0, dtype=torch.int64, device=self.device)
             return none, torch.zeros(0, self.channels, dtype=torch.bool, device=self.device)
-        suspects = _rows_with_nan(self._values)
+        suspects = rows_with_nan(self._values)
         if self.laid_out and not self.sites.is_complete:
             suspects = suspects[self.sites.mask.flatten().index_select(0, suspects)]
             return self.sites.rows_at(suspects).long(), self._values.index_select(0, suspects).isnan()
@@ -136,7 +137,7 @@ class SparseActivation:
         batch, grid = x.shape[0], x.shape[2:]
         # A batch of one in the usual memory format would otherwise give a transposed view.
         rows = x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
-        keep, partial = _rows_with_numbers(rows)
+        keep, partial = rows_with_numbers(rows)
         if keep is None:
             return cls(Sites(None, batch, grid, x.device), rows, partial=False)
         sites = Sites(keep.nonzero().flatten(), batch, grid, x.device)
@@ -160,9 +161,7 @@ class SparseActivation:
             if self.laid_out:
                 rows = rows.index_fill(0, self.sites.missing, fill)
             else:
-                shape = (self.sites.total, self.channels)
-                # The system hands out zeros for nothing.
-                rows = rows.new_full(shape, fill) if fill else rows.new_zeros(shape)
+                rows = rows.new_full((self.sites.total, self.channels), fill)
                 rows.index_copy_(0, self.sites.numbers, self._values)
         return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
 
@@ -222,30 +221,6 @@ class SparseActivation:
         if self.laid_out and not self.sites.is_complete:
             return SparseActivation(sites, self._values.index_select(0, sites.numbers), self.partial)
         return SparseActivation(sites, self._values.index_select(0, chosen), self.partial)
-
-
-def _rows_with_numbers(rows: Tensor) -> tuple[Tensor | None, bool]:
-    """Say which rows hold a number, bool (P,), None if none holds NaN; and whether any holds both."""
-    kernels = kernels_for(rows)
-    if kernels is not None:
-        everywhere = SparseActivation(Sites(None, 1, (len(rows),), rows.device), rows, partial=True)
-        nans = everywhere.nans
-        keep = nans < rows.shape[1]
-        return (keep, bool((nans.bool() & keep).any())) if bool(nans.any()) else (None, False)
-    suspects = _rows_with_nan(rows)
-    if not len(suspects):
-        return None, False
-    nan = rows.index_select(0, suspects).isnan()
-    missing = nan.all(1)
-    keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    keep[suspects] = ~missing
-    return keep, bool((nan.any(1) & ~missing).any())
-
-
-def _rows_with_nan(rows: Tensor) -> Tensor:
-    # A row's sum is NaN if one of its cells is (or if infinities meet): one cheap pass finds the few rows
-    # that are worth a closer look.
-    return rows.sum(1).isnan().nonzero().flatten()
 
 
 def rows_of_dense(x: Tensor, sites: Sites) -> Tensor:

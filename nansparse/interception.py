@@ -229,9 +229,8 @@ def _is_spatial(x: Tensor) -> bool:
 
 def _holds_nan(x: Any) -> bool:
     # The sum is cheap and settles nearly all cases; infinities that meet make it NaN too.
-    return (
-        isinstance(x, Tensor) and x.is_floating_point() and bool(x.sum().isnan()) and bool(x.isnan().any())
-    )
+    floats = isinstance(x, Tensor) and x.is_floating_point()
+    return floats and bool(x.sum().isnan()) and bool(x.isnan().any())
 
 
 def _any_marked(values: Iterable[Any]) -> bool:

@@ -99,7 +99,9 @@ def _ranked(
     return Choice(tuple(sorted(able, key=order)), "", dict(sorted(forecast.items(), key=lambda f: f[1])))
 
 
-def _least_seconds(name: str, activation: SparseActivation, convolution: Convolution, prices: Prices) -> float:
+def _least_seconds(
+    name: str, activation: SparseActivation, convolution: Convolution, prices: Prices
+) -> float:
     """Predict the products of the kept windows alone, which no engine is spared."""
     rank = len(convolution.windows.grid)
     if convolution.groups > 1 or not prices.has(name, rank):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 
@@ -232,3 +233,41 @@ def test_rows_are_combined_as_torch_does(data, rank):
     both = ~(parts[0].isnan().all(1) | parts[1].isnan().all(1))
     assert torch.equal(sites.mask, both)
     torch.testing.assert_close(rows, expected.movedim(1, -1)[both], rtol=0, atol=0, equal_nan=True)
+
+
+OTHER_WIDTH = """
+import numba
+import torch
+from llvmlite import binding
+numba.njit(lambda: 0)()  # from here on numba knows its processor
+own = binding.get_host_cpu_features()
+asked = {**own, "avx512f": not own.get("avx512f", False)}
+binding.get_host_cpu_features = lambda: asked
+import nansparse
+from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_for, kernels_problem
+from nansparse.convolution import Convolution
+from nansparse.functional import nan_conv
+from nansparse.windows import convolution_windows
+assert not kernels_problem(), kernels_problem()
+lanes = kernels_for(torch.zeros(1)).microkernel.LANES
+assert lanes == (16 if asked["avx512f"] else 8)
+torch.manual_seed(0)
+for out in (1, 8, 16, 24, 32, 48, 64, 71, 80, 130):
+    x = torch.randn(2, 5, 13, 11)
+    x[torch.rand(2, 1, 13, 11).expand_as(x) < 0.3] = torch.nan
+    x[torch.rand_like(x) < 0.1] = torch.nan
+    weight, bias = torch.randn(out, 5, 3, 3), torch.randn(out)
+    windows = convolution_windows((13, 11), 3, 1, 1)
+    convolution = Convolution(weight, bias, windows, 1, 0.5)
+    found = nansparse.registry.get("numba").run(SparseActivation.from_dense(x), convolution).to_dense()
+    expected = nan_conv(x, weight, bias, padding=1, threshold=0.5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+"""
+
+
+def test_vectors_of_the_other_width_give_the_same(tmp_path):
+    # Which width is used depends on the processor; LLVM writes either for any. Loops of another width need
+    # another place to be kept.
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", OTHER_WIDTH], check=True, env=environment)

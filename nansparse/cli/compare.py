@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--policy", action="append", metavar="MODE[:OPTION=VALUE,...][+PART...]",
         help="a sparse run, such as aggressive:threshold=1+bbox; repeatable. By default both modes at 0.5 "
-        "and 1, and the first of them with each of: bbox, bf16, background=4",
+        "and 1, and the first of them with each of: bbox, bf16, background at the usual margin",
     )  # fmt: skip
     parser.add_argument("--margin", dest="equivalence_margin", type=real, default=0.01, help="of equivalence")
     parser.add_argument("--repeats", type=positive, default=1, help="runs over each volume")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nansparse.background import USUAL_MARGIN
 from nansparse.errors import InputError
 from nansparse.evaluation.axes import MODEL_AXES, read_axis
 from nansparse.policy import MODES, Policy
@@ -51,7 +52,7 @@ BASELINES = {
 # What every other run is compared with.
 REFERENCE = "nchw"
 # Gains should add up: the first policy is also run with each of these. (All policies run channels last.)
-COMPOSITIONS = ("bbox", "bf16", "background=4")
+COMPOSITIONS = ("bbox", "bf16", f"background={USUAL_MARGIN}")
 POLICIES = ("conservative", "conservative:threshold=1", "aggressive", "aggressive:threshold=1")
 
 

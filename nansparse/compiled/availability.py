@@ -22,6 +22,7 @@ class Kernels:
         windows: `nansparse.compiled.windows`.
         cells: `nansparse.compiled.cells`.
         pooling: `nansparse.compiled.pooling`.
+        microkernel: `nansparse.compiled.microkernel`.
         products: `nansparse.compiled.products`.
         combining: `nansparse.compiled.combining`.
     """
@@ -32,10 +33,10 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, combining, pooling, products, windows
+        from nansparse.compiled import cells, combining, microkernel, pooling, products, windows
 
         self.windows, self.cells, self.pooling = windows, cells, pooling
-        self.products, self.combining = products, combining
+        self.microkernel, self.products, self.combining = microkernel, products, combining
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

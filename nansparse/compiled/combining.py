@@ -1,4 +1,4 @@
-"""A loop over the sites that two activations share: both are read where they lie, the result is written once."""
+"""A loop over the sites that two activations share: each is read where it lies, the result written once."""
 
 # One signature each, compiled on import: with several, processes that compile them at the same time can
 # overwrite each other's entries in the cache of numba. What they take is said there.

@@ -86,10 +86,10 @@ def computed_channels(kernels: Kernels, convolution: Convolution) -> int:
 
 def _shape(kernels: Kernels, channels: int) -> tuple[int, int, int]:
     """Find the microkernel that computes the fewest channels in vain: its number, windows and channels."""
-    lanes = kernels.products.LANES
-    panels = [vectors * lanes for _, vectors in kernels.products.SHAPES]
+    lanes = kernels.microkernel.LANES
+    panels = [vectors * lanes for _, vectors in kernels.microkernel.SHAPES]
     number = min(range(len(panels)), key=lambda n: -(-channels // panels[n]) * panels[n])
-    return number, kernels.products.SHAPES[number][0], panels[number]
+    return number, kernels.microkernel.SHAPES[number][0], panels[number]
 
 
 def _packed(

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from nansparse.background import mask_background
+from nansparse.background import USUAL_MARGIN, mask_background
 from nansparse.errors import InputError
 from nansparse.evaluation.runs import Way, cropped_way, dense_way, sparse_way
 from nansparse.imaging.slices import to_slices
@@ -20,8 +20,7 @@ from nansparse.zoo.fastsurfer import STRIDE
 PLANE = "coronal"
 DENSE, CHANNELS_LAST, BOX = "dense, NCHW", "dense, channels_last", "dense, channels_last, bounding box"
 CONSERVATIVE, AGGRESSIVE, BACKGROUND = "conservative", "aggressive", "conservative, background NaN"
-MARGIN = 4
-MARGINED = f"conservative, background NaN, margin {MARGIN}"
+MARGINED = f"conservative, background NaN, margin {USUAL_MARGIN}"
 # Slices a call. Dense layers of a single slice stay below the size from which on the allocator asks for fresh
 # memory each time; runs that skip most of a slice hold less, and have calls to save.
 MANY = 4
@@ -52,7 +51,7 @@ def set_up_ways(
         blocks.enter_context(sparse_way(AGGRESSIVE, model, aggressive)),
         blocks.enter_context(sparse_way(BACKGROUND, model, conservative, mask_background)),
         blocks.enter_context(
-            sparse_way(MARGINED, model, conservative, partial(mask_background, margin=MARGIN))
+            sparse_way(MARGINED, model, conservative, partial(mask_background, margin=USUAL_MARGIN))
         ),
     ]
     for way in ways:

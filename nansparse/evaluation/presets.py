@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nansparse.background import USUAL_MARGIN
 from nansparse.errors import InputError
 from nansparse.evaluation.axes import LAYER_AXES, MODEL_AXES, PLANS, SHARED
 from nansparse.evaluation.grid import Block, Grid
@@ -99,7 +100,9 @@ LAYER_PRESETS = {
 }
 
 MODEL_PRESETS = {
-    "quick": Grid(MODEL_AXES, ({"mode": _MODES, "threshold": (0.5, 1)}, {"background": ("4",)}), repeats=3),
+    "quick": Grid(
+        MODEL_AXES, ({"mode": _MODES, "threshold": (0.5, 1)}, {"background": (str(USUAL_MARGIN),)}), repeats=3
+    ),
     "paper": Grid(
         MODEL_AXES,
         ({"mode": _MODES, "threshold": _THRESHOLDS}, {"background": ("none", "0", "4"), "threshold": (0.5,)}),

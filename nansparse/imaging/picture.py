@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nansparse
-from nansparse.background import mask_background
+from nansparse.background import USUAL_MARGIN, mask_background
 from nansparse.imaging.atomic import whole_file
 from nansparse.imaging.slices import slabs
 from nansparse.imaging.template import TISSUES
@@ -86,7 +86,7 @@ def draw_comparison(result: Demonstration, path: Path) -> Path:
     image = slabs(result.subject.conformed.data, lineup.PLANE, [result.first + number])
     dense = result.way(lineup.DENSE).volume()[number]
     for row, name in enumerate((lineup.CONSERVATIVE, lineup.MARGINED)):
-        marked = mask_background(image, margin=lineup.MARGIN) if name == lineup.MARGINED else image
+        marked = mask_background(image, margin=USUAL_MARGIN) if name == lineup.MARGINED else image
         masks = nan_masks(result.model, marked, DEPTHS, result.policy)
         labels = result.way(name).volume()[number]
         changed = int((labels != dense).sum())
