@@ -11,18 +11,18 @@ from torch import Tensor
 
 from nansparse.activation import LEFT_ON_GRID, SparseActivation
 from nansparse.compiled import kernels_for
-from nansparse.compiled.multiplication import multiply_filled
+from nansparse.compiled.multiplication import add_means, multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
-from nansparse.plan import plan_windows
+from nansparse.plan import WindowPlan, plan_windows
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
 
-# Where at most this share of the windows holds NaN, or rows are partly NaN, they are computed once more by a
-# compiled loop; else what the mean adds is worked out apart.
-FEW_FILLS = 0.25
+# Where at most this share of the windows holds NaN, or rows are partly NaN, compiled loops compute them once
+# more; else they add what the mean contributes, for which every row is summed.
+FEW_FILLS = 0.05
 
 
 class DenseEngine(Engine):
@@ -64,10 +64,10 @@ class DenseEngine(Engine):
         total = sites.batch * math.prod(windows.out_grid)
         copied = sites.total + len(sites) if not activation.laid_out else sites.total - len(sites)
         copied = sites.total if activation.partial and activation.laid_out else copied
-        again = plan.fills if activation.partial or plan.fills <= FEW_FILLS * kept else 0
+        again = _computed_again(activation, plan)
         return Workload(
-            macs=(total + again) * per_window,
-            reads=0,
+            macs=(total + (plan.fills if again else 0)) * per_window,
+            reads=0 if again else plan.fills * windows.volume,
             cells=copied * activation.channels,
             writes=(total + (kept if kept < LEFT_ON_GRID * total else 0)) * convolution.out_channels,
             sites=sites.total,
@@ -93,8 +93,10 @@ class DenseEngine(Engine):
         values = _convolve(image, convolution.weight, convolution.bias, convolution)
         out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels)
         kernels = None if convolution.windows.transposed else kernels_for(values)
-        if kernels is None or not (activation.partial or plan.fills <= FEW_FILLS * len(plan.out)):
+        if kernels is None:
             add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
+        elif plan.fills and not _computed_again(activation, plan):
+            add_means(kernels, out, activation, convolution, plan)
         elif plan.fills:
             which = plan.filled
             places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
@@ -125,6 +127,11 @@ class DenseEngine(Engine):
             numbers = sites.numbers.index_select(0, holes)
             grid[numbers] = grid.index_select(0, numbers).masked_fill_(mask, 0.0)
         return grid
+
+
+def _computed_again(activation: SparseActivation, plan: WindowPlan) -> bool:
+    """Say whether the windows that hold NaN are computed once more."""
+    return activation.partial or plan.fills <= FEW_FILLS * len(plan.out)
 
 
 def _run_grouped(activation: SparseActivation, convolution: Convolution) -> SparseActivation:

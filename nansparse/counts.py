@@ -48,7 +48,8 @@ def nan_per_site(activation: SparseActivation, per_site: int) -> Tensor:
     """
     sites = activation.sites
     if not activation.partial:
-        return sites.mask.logical_not().int().mul_(per_site)
+        nans = torch.full((sites.total,), per_site, dtype=torch.int32, device=sites.device)
+        return nans.index_fill_(0, sites.numbers, 0).view(sites.batch, *sites.grid)
     nans = activation.nans
     if not sites.is_complete:
         everywhere = torch.full((sites.total,), per_site, dtype=torch.int32, device=sites.device)

@@ -95,6 +95,11 @@ class WindowPlan:
         windows, sites = self.windows, activation.sites
         self.cells = windows.volume * per_site
         limit = fewest_skipped(self.cells, threshold)
+        if sites.is_complete and not activation.partial:
+            everywhere = Sites(None, sites.batch, windows.out_grid, sites.device)
+            self._out = None if windows.out_grid == windows.grid else everywhere
+            self.nan_cells = torch.zeros(1, dtype=torch.int32).expand(everywhere.total)
+            return
         numbers, self.nan_cells = kept_windows(kernels, nan_per_site(activation, per_site), windows, limit)
         same = windows.out_grid == windows.grid and len(numbers) == len(sites)
         if same and (sites.is_complete or torch.equal(numbers, sites.numbers)):

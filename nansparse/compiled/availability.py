@@ -25,6 +25,7 @@ class Kernels:
         microkernel: `nansparse.compiled.microkernel`.
         products: `nansparse.compiled.products`.
         combining: `nansparse.compiled.combining`.
+        means: `nansparse.compiled.means`.
     """
 
     def __init__(self, numba: ModuleType) -> None:
@@ -33,10 +34,11 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, combining, microkernel, pooling, products, windows
+        from nansparse.compiled import cells, combining, means, microkernel, pooling, products, windows
 
         self.windows, self.cells, self.pooling = windows, cells, pooling
-        self.microkernel, self.products, self.combining = microkernel, products, combining
+        self.microkernel, self.products = microkernel, products
+        self.combining, self.means = combining, means
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

@@ -59,6 +59,25 @@ def multiply_filled(
     )
 
 
+def add_means(
+    kernels: Kernels, out: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan
+) -> None:
+    """Add what the means in place of missing sites contribute to windows that were multiplied with zeros.
+
+    Args:
+        kernels: The loops.
+        out: (N * windows, C_out), a row for every window of the grid.
+        activation: The input; no row is partly NaN.
+        convolution: What to compute, with one group; not transposed.
+        plan: Its plan.
+    """
+    _, rows, numbers, grid, geometry = _reads(plan, None, plan.filled)
+    nan_cells = plan.nan_cells.index_select(0, plan.filled).int()
+    shares = convolution.taps_last.sum(1).T
+    means = (nan_cells, activation.sums[0], shares, out)
+    kernels.run(kernels.means.add_means, rows, numbers, grid, geometry, activation.channels, *means)
+
+
 def _reads(plan: WindowPlan, taps: Taps | None, which: Tensor | None) -> tuple[Any, ...]:
     """Say what windows read: by a table, or by their numbers, which spares the table of an ordinary one."""
     windows, sites, out = plan.windows, plan.sites, plan.out
