@@ -1,4 +1,4 @@
-"""A loop that adds what the means of missing sites contribute: equation 4 of `nansparse.fill`, whole sites only."""
+"""A loop that adds what the means of missing sites contribute (equation 4 of `nansparse.fill`)."""
 
 # One signature each, compiled on import: with several, processes that compile them at the same time can
 # overwrite each other's entries in the cache of numba. What they take is said there.
