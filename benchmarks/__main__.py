@@ -10,7 +10,17 @@ from typing import TypeVar, cast
 
 import torch
 
-from benchmarks import memory, network_runs, networks, overhead, pooling, synchronisations, tables, throughput
+from benchmarks import (
+    library_networks,
+    memory,
+    network_runs,
+    networks,
+    overhead,
+    pooling,
+    synchronisations,
+    tables,
+    throughput,
+)
 from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.environment import describe_environment
@@ -84,6 +94,12 @@ def _networks(results: Results) -> None:
     results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows)}
 
 
+def _library_networks(results: Results) -> None:
+    for case in counted(library_networks.CASES):
+        results.rows += network_runs.measure_network(case, results.settings["repeats"], compiled=False)
+    results.analysis["note"] = network_runs.NOTE
+
+
 def _throughput(results: Results) -> None:
     """Share the cores out in every way; the repeats are volumes a worker."""
     for share in counted(throughput.layouts(os.cpu_count() or 1)):
@@ -120,6 +136,7 @@ BENCHMARKS: dict[str, Callable[[Results], None]] = {
     "overhead": _overhead,
     "pooling": _pooling,
     "networks": _networks,
+    "library-networks": _library_networks,
     "throughput": _throughput,
     "paper-tables": _paper_tables,
     "memory": _memory,

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nansparse.background import USUAL_MARGIN
-from nansparse.errors import InputError
 from nansparse.imaging import conform, load_template, slabs
 from nansparse.zoo import FastSurferCNN, UNet, load_tissue_model
 from nansparse.zoo.fastsurfer import initialise
@@ -49,40 +47,6 @@ class Case:
     margin: int = USUAL_MARGIN
     unpools: bool = False
     goals: dict[tuple[str, str], float] = field(default_factory=dict)
-
-
-def _monai(name: str, **options: Any) -> nn.Module:
-    try:
-        from monai.networks import nets
-    except ImportError as error:
-        raise InputError("this benchmark runs MONAI's networks: pip install 'nansparse[networks]'") from error
-    model: nn.Module = getattr(nets, name)(spatial_dims=3, in_channels=1, out_channels=CLASSES, **options)
-    return model
-
-
-def _nnunet() -> nn.Module:
-    try:
-        from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    except ImportError as error:
-        raise InputError(
-            "this benchmark runs nnU-Net's networks: pip install 'nansparse[networks]'"
-        ) from error
-    return PlainConvUNet(
-        input_channels=1,
-        n_stages=5,
-        features_per_stage=[32, 64, 128, 256, 320],
-        conv_op=nn.Conv3d,
-        kernel_sizes=3,
-        strides=[1, 2, 2, 2, 2],
-        n_conv_per_stage=2,
-        num_classes=CLASSES,
-        n_conv_per_stage_decoder=2,
-        conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-    )
 
 
 def head(side: int) -> Tensor:
@@ -157,11 +121,4 @@ CASES = (
         lambda: head(96),
         unpools=True,
     ),
-    Case(
-        "MONAI UNet, residual, 32 to 256",
-        lambda: _monai("UNet", channels=(32, 64, 128, 256), strides=(2, 2, 2), num_res_units=2),
-        lambda: head(96),
-    ),
-    Case("MONAI SegResNet, 16", lambda: _monai("SegResNet", init_filters=16), lambda: head(96)),
-    Case("nnU-Net plain, 32 to 320", _nnunet, lambda: head(96)),
 )

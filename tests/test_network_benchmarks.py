@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import nansparse
-from benchmarks import network_runs, networks, tables, throughput
+from benchmarks import library_networks, network_runs, networks, tables, throughput
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import tables as tables_of
 from nansparse.evaluation.timing import Timing
@@ -70,6 +70,16 @@ def test_the_head_is_a_brain_on_black():
     assert 0.2 < share < 0.35
     assert not x[..., 0, :, :].any()
     assert 0.5 < float(x.max()) <= 1
+
+
+@pytest.mark.parametrize("case", library_networks.CASES, ids=lambda case: case.name)
+def test_networks_of_libraries_take_what_they_are_shown(case):
+    pytest.importorskip("monai")
+    with torch.device("meta"):
+        model = case.build().eval()
+    shape = (1, *(case.image() if "Quicknat" not in case.name else networks.slices(1)).shape[1:])
+    with torch.inference_mode():
+        assert model(torch.empty(shape, device="meta")).shape == (shape[0], networks.CLASSES, *shape[2:])
 
 
 def square(count):

@@ -20,7 +20,8 @@ from nansparse.imaging.atomic import whole_file
 SCHEMA, VERSION = "nansparse.results", 1
 KINDS = (
     *("bench-layers", "bench-models", "compare", "demo"),
-    *("memory", "networks", "overhead", "paper-tables", "pooling", "synchronisations", "throughput"),
+    *("library-networks", "memory", "networks", "overhead", "paper-tables", "pooling", "synchronisations"),
+    "throughput",
     *("denoiser", "digits", "tissue"),
 )
 Cell = dict[str, Any]
