@@ -1,4 +1,4 @@
-"""Networks of MONAI and nnU-Net at the sizes they are trained with, on what `benchmarks.networks` cuts out."""
+"""Networks of MONAI and nnU-Net at sizes they are trained with, on what `benchmarks.networks` cuts out."""
 
 from __future__ import annotations
 
