@@ -109,21 +109,22 @@ def multiply_windows(
     """
     rows = place.shape[0] if place.shape[0] else values.shape[0]
     panels, reads, width, panel = weight.shape
+    block = BLOCK // at_once * at_once
     together = max(1, WEIGHT_CELLS // (width * panel))
-    base, packed, row, pitch = values.ctypes.data, weight.ctypes.data, width * 4, BLOCK + at_once
+    base, packed, row, pitch = values.ctypes.data, weight.ctypes.data, width * 4, block + at_once
     reach = reach_of(geometry, row_of.shape[2], row_of.shape[3])
     for chunk in prange(chunks):
-        totals, constants = np.empty((pitch, panel), np.float32), np.zeros((BLOCK + 1, width), np.float32)
-        read, addresses = np.empty((reads, BLOCK), np.int32), np.empty((reads, pitch), np.int64)
-        firsts = np.empty(BLOCK, np.int64)
-        mended = np.empty((BLOCK, reads if partial else 0, width), np.float32)
+        totals, constants = np.empty((pitch, panel), np.float32), np.zeros((block + 1, width), np.float32)
+        read, addresses = np.empty((reads, block), np.int32), np.empty((reads, pitch), np.int64)
+        firsts = np.empty(block, np.int64)
+        mended = np.empty((block, reads if partial else 0, width), np.float32)
         held, means, lying = totals.ctypes.data, constants.ctypes.data, addresses.ctypes.data
-        zeros = means + BLOCK * row
+        zeros = means + block * row
         # Whole microkernels, no whole blocks, so that the work is even.
         begin = (count * chunk // chunks + at_once - 1) // at_once * at_once
         end = min(count, (count * (chunk + 1) // chunks + at_once - 1) // at_once * at_once)
-        for start in range(begin, end, BLOCK):
-            live = min(BLOCK, end - start)
+        for start in range(begin, end, block):
+            live = min(block, end - start)
             if table.shape[0]:
                 for i in range(live):
                     for k in range(reads):
