@@ -22,10 +22,17 @@ from nansparse.prices import Prices, device_name
 from nansparse.windows import convolution_windows
 from nansparse.workload import AMOUNTS
 
-# (channels, sites along an axis) of the layers measured, by number of axes.
+# (input channels, output channels, sites along an axis) of the layers measured, by number of axes: those of one
+# width, and first layers, which see an image.
 LAYERS = {
-    2: ((16, 128), (32, 128), (32, 256), (64, 16), (64, 64), (64, 128), (64, 256), (128, 16), (128, 64)),
-    3: ((16, 16), (16, 40), (32, 8), (32, 32), (32, 48), (64, 8), (64, 24)),
+    2: (
+        *((c, c, s) for c, s in ((16, 128), (32, 128), (32, 256), (64, 16), (64, 64), (64, 128), (64, 256))),
+        *((128, 128, 16), (128, 128, 64), (1, 32, 256), (7, 64, 256)),
+    ),
+    3: (
+        *((c, c, s) for c, s in ((16, 16), (16, 40), (32, 8), (32, 32), (32, 48), (64, 8), (64, 24))),
+        *((1, 16, 40), (1, 32, 48)),
+    ),
 }
 # Shares of the sites that are kept, in one compact region and in scattered blocks.
 COMPACT = (0.97, 0.6, 0.3, 0.1)
@@ -76,12 +83,12 @@ def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[
     """
     generator = torch.Generator().manual_seed(0)
     for rank, layers in LAYERS.items():
-        for channels, size in layers:
+        for inputs, outputs, size in layers:
             grid = (size,) * rank
-            x = torch.randn(1, channels, *grid, generator=generator)
-            weight = torch.randn(channels, channels, *(3,) * rank, generator=generator).to(device)
+            x = torch.randn(1, inputs, *grid, generator=generator)
+            weight = torch.randn(outputs, inputs, *(3,) * rank, generator=generator).to(device)
             convolution = Convolution(weight, None, convolution_windows(grid, 3, 1, 1), 1, 0.5)
-            for kept in _masks(grid, x.shape[1], generator):
+            for kept in _masks(grid, inputs, generator):
                 activation = SparseActivation.from_dense(x.masked_fill(~kept, torch.nan).to(device))
                 yield _measure(engines, activation, convolution)
 
