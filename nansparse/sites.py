@@ -62,6 +62,16 @@ class Sites:
         return flat.view(self.batch, *self.grid)
 
     @cached_property
+    def ends(self) -> list[int]:
+        """Where the rows of each sample end, 0 in front: batch + 1 numbers."""
+        per_sample = self.total // max(self.batch, 1)
+        starts = range(0, self.total + 1, max(per_sample, 1)) if self.total else [0] * (self.batch + 1)
+        if self.is_complete:
+            return list(starts)
+        wanted = torch.tensor(list(starts), device=self.device)
+        return torch.searchsorted(self.numbers, wanted).tolist()
+
+    @cached_property
     def missing(self) -> Tensor:
         """Numbers of the sites that the set lacks, int64, sorted."""
         return self.mask.flatten().logical_not().nonzero().flatten()

@@ -22,8 +22,8 @@ from nansparse.prices import Prices, device_name
 from nansparse.windows import convolution_windows
 from nansparse.workload import AMOUNTS
 
-# (input channels, output channels, sites along an axis) of the layers measured, by number of axes: those of one
-# width, and first layers, which see an image.
+# (input channels, output channels, sites along an axis) of the layers measured, by number of axes: those of
+# one width, and first layers, which see an image.
 LAYERS = {
     2: (
         *((c, c, s) for c, s in ((16, 128), (32, 128), (32, 256), (64, 16), (64, 64), (64, 128), (64, 256))),

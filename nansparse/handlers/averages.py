@@ -1,5 +1,6 @@
 """Averages: over all of space, of the real values only; over windows, NaN spreads as IEEE has it."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -29,13 +30,11 @@ def real_mean(activation: SparseActivation, nan: float | str) -> Tensor:
     rows, sites = activation.rows, activation.sites
     wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
     cells = sites.total // max(sites.batch, 1)
-    sample = torch.div(sites.numbers, max(cells, 1), rounding_mode="floor")
-    zeros = wide.new_zeros(sites.batch, activation.channels)
-    total = zeros.index_add(
-        0, sample, wide.nan_to_num(0.0, torch.inf, -torch.inf) if activation.partial else wide
-    )
-    real = wide.isnan().logical_not() if activation.partial else torch.ones_like(wide, dtype=torch.bool)
-    count = zeros.index_add(0, sample, real.to(wide.dtype))
+    # Rows are sorted by sample, so that each sample is a piece of memory.
+    parts = [wide[start:end] for start, end in itertools.pairwise(sites.ends)]
+    empty = wide.new_empty(0, activation.channels)
+    total = torch.stack([part.nansum(0) for part in parts]) if parts else empty
+    count = torch.stack([(~part.isnan()).sum(0).to(wide.dtype) for part in parts]) if parts else empty
     if isinstance(nan, str):
         return (total / count).to(rows.dtype)
     return ((total + (cells - count) * nan) / cells).to(rows.dtype)

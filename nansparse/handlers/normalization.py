@@ -5,6 +5,7 @@ counted too: `statistics_nan` of the policy counts every NaN cell as a number in
 statistics is point-wise and keeps NaN as it is.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -58,8 +59,8 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
     if not len(activation.values):
         return call.wrap(activation)
     if bound["training"] or mean is None:
-        everything = torch.zeros_like(activation.sites.numbers)
-        return _over_space(call, func.__name__, activation, everything, 1, activation.channels, bound)
+        ends = [0, len(activation.sites)]
+        return _over_space(call, func.__name__, activation, ends, activation.channels, bound)
     image = as_image(activation.values)
     values = as_rows(func(image, mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
     return call.wrap(activation.with_values(values))
@@ -87,65 +88,68 @@ def _group_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
 def _per_sample(
     call: ModelCall, name: str, activation: SparseActivation, groups: int, bound: dict[str, Any]
 ) -> MarkedTensor:
-    sites = activation.sites
-    sample = torch.div(sites.numbers, max(sites.total // max(sites.batch, 1), 1), rounding_mode="floor")
-    return _over_space(call, name, activation, sample, sites.batch, groups, bound)
+    return _over_space(call, name, activation, activation.sites.ends, groups, bound)
 
 
 def _over_space(
     call: ModelCall,
     name: str,
     activation: SparseActivation,
-    sample: Tensor,
-    samples: int,
+    ends: list[int],
     groups: int,
     bound: dict[str, Any],
 ) -> MarkedTensor:
-    """Normalize rows with statistics per sample and channel group; note that they are not the usual ones."""
+    """Normalize rows with statistics per part and channel group; note that they are not the usual ones."""
     nan = call.policy.statistics_nan
     with call.recorded(name) as facts:
         facts.update(engine="rows", note=REAL_ONLY if isinstance(nan, str) else f"NaN counted as {nan:g}")
-        rows = _normalized(activation, sample, samples, groups, bound["eps"], nan)
-        return call.wrap(activation.with_rows(_affine(rows, bound["weight"], bound["bias"])))
+        wide = torch.promote_types(activation.dtype, torch.float32)
+        rows = activation.rows
+        out = torch.empty_like(rows)
+        # Rows are sorted by sample, so that each part is a piece of memory.
+        cells = activation.sites.total // max(len(ends) - 1, 1)
+        for start, end in itertools.pairwise(ends):
+            part = rows[start:end].to(wide)
+            out[start:end] = _normalized(part, cells, groups, activation.partial, nan, bound)
+        return call.wrap(activation.with_rows(out))
 
 
 def _normalized(
-    activation: SparseActivation, sample: Tensor, samples: int, groups: int, eps: float, nan: float | str
+    rows: Tensor, cells: int, groups: int, partial: bool, nan: float | str, bound: dict[str, Any]
 ) -> Tensor:
-    """Normalize per sample and channel group.
+    """Normalize the rows that share their statistics.
 
     Args:
-        activation: The input.
-        sample: int64 (P,), the sample each row belongs to.
-        samples: Number of samples.
+        rows: (P, C), at least float32.
+        cells: Sites that share them, missing ones included.
         groups: Number of channel groups.
-        eps: Added to the variance.
+        partial: Whether rows may hold NaN.
         nan: "ignore" to take the statistics over the real values, or what every NaN cell counts as.
+        bound: Holds "eps", which is added to the variance, "weight" and "bias".
 
     Returns:
         Rows (P, C).
     """
-    rows = activation.rows
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    values = rows.to(wide).unflatten(1, (groups, -1))
-    real = ~values.isnan()
-    zeroed = values.nan_to_num(0.0, torch.inf, -torch.inf) if activation.partial else values
+    width = rows.shape[1] // groups
 
-    def summed(cells: Tensor) -> Tensor:
-        return cells.new_zeros(samples, groups).index_add_(0, sample, cells.sum(2))
+    def summed(per_channel: Tensor) -> Tensor:
+        return per_channel.view(groups, width).sum(1)
 
-    count = summed(real.to(wide))
+    def spread(per_group: Tensor) -> Tensor:
+        return per_group.repeat_interleave(width)
+
+    real = (~rows.isnan()).sum(0).to(rows.dtype) if partial else rows.new_full((rows.shape[1],), len(rows))
+    count = summed(real)
     empty, level = torch.zeros_like(count), 0.0
     if not isinstance(nan, str):
-        cells = activation.sites.total // max(samples, 1) * (activation.channels // groups)
-        empty, level = cells - count, nan
+        empty, level = cells * width - count, nan
     every = (count + empty).clamp(min=1)
-    mean = (summed(zeroed) + empty * level) / every
-    centred = values - mean[sample][..., None]
+    mean = (summed(rows.nansum(0) if partial else rows.sum(0)) + empty * level) / every
+    centred = rows - spread(mean)
     squares = centred.square()
-    squares = squares.nan_to_num(0.0, torch.inf) if activation.partial else squares
+    squares = squares.nansum(0) if partial else squares.sum(0)
     variance = (summed(squares) + empty * (level - mean).square()) / every
-    return (centred * (variance + eps).rsqrt()[sample][..., None]).flatten(1).to(rows.dtype)
+    return _affine(centred.mul_(spread((variance + bound["eps"]).rsqrt())), bound["weight"], bound["bias"])
 
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
