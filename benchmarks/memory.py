@@ -10,7 +10,7 @@ import multiprocessing
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -88,7 +88,9 @@ def living_bytes() -> int:
         # By type: isinstance would ask lazily loaded modules for their class.
         if issubclass(type(thing), Tensor) and thing.layout == torch.strided and not thing.is_meta:
             storage = thing.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            # What only stands for other tensors has no memory; those are counted by themselves.
+            with suppress(RuntimeError):
+                storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

@@ -6,6 +6,7 @@ statistics is point-wise and keeps NaN as it is.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ _LAYER = [
 ]
 
 
+# Rows worked on at a time, so that what is in between stays in cache.
+PIECE = 4096
 REAL_ONLY = "statistics over the real values only"
 
 
@@ -110,14 +113,17 @@ def _over_space(
         cells = activation.sites.total // max(len(ends) - 1, 1)
         for start, end in itertools.pairwise(ends):
             part = rows[start:end].to(wide)
-            out[start:end] = _normalized(part, cells, groups, activation.partial, nan, bound)
+            mean, factor = _statistics(part, cells, groups, activation.partial, nan, bound["eps"])
+            for at in range(0, len(part), PIECE):
+                piece = (part[at : at + PIECE] - mean).mul_(factor)
+                out[start + at : start + at + len(piece)] = _affine(piece, bound["weight"], bound["bias"])
         return call.wrap(activation.with_rows(out))
 
 
-def _normalized(
-    rows: Tensor, cells: int, groups: int, partial: bool, nan: float | str, bound: dict[str, Any]
-) -> Tensor:
-    """Normalize the rows that share their statistics.
+def _statistics(
+    rows: Tensor, cells: int, groups: int, partial: bool, nan: float | str, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Take the statistics of rows that share them.
 
     Args:
         rows: (P, C), at least float32.
@@ -125,31 +131,31 @@ def _normalized(
         groups: Number of channel groups.
         partial: Whether rows may hold NaN.
         nan: "ignore" to take the statistics over the real values, or what every NaN cell counts as.
-        bound: Holds "eps", which is added to the variance, "weight" and "bias".
+        eps: Added to the variance.
 
     Returns:
-        Rows (P, C).
+        The mean and one over the standard deviation, each (C,).
     """
     width = rows.shape[1] // groups
 
-    def summed(per_channel: Tensor) -> Tensor:
-        return per_channel.view(groups, width).sum(1)
+    def summed(cell: Callable[[Tensor], Tensor]) -> Tensor:
+        total = rows.new_zeros(rows.shape[1])
+        for piece in rows.split(PIECE):
+            found = cell(piece)
+            total += (found.nan_to_num_(0.0, torch.inf, -torch.inf) if partial else found).sum(0)
+        return total.view(groups, width).sum(1)
 
-    def spread(per_group: Tensor) -> Tensor:
-        return per_group.repeat_interleave(width)
-
-    real = (~rows.isnan()).sum(0).to(rows.dtype) if partial else rows.new_full((rows.shape[1],), len(rows))
-    count = summed(real)
+    count = rows.new_full((groups,), len(rows) * width)
+    if partial:
+        count = summed(lambda piece: (piece == piece).to(rows.dtype))
     empty, level = torch.zeros_like(count), 0.0
     if not isinstance(nan, str):
         empty, level = cells * width - count, nan
     every = (count + empty).clamp(min=1)
-    mean = (summed(rows.nansum(0) if partial else rows.sum(0)) + empty * level) / every
-    centred = rows - spread(mean)
-    squares = centred.square()
-    squares = squares.nansum(0) if partial else squares.sum(0)
-    variance = (summed(squares) + empty * (level - mean).square()) / every
-    return _affine(centred.mul_(spread((variance + bound["eps"]).rsqrt())), bound["weight"], bound["bias"])
+    mean = (summed(Tensor.clone if partial else Tensor.contiguous) + empty * level) / every
+    spread = mean.repeat_interleave(width)
+    variance = (summed(lambda piece: (piece - spread).square_()) + empty * (level - mean).square()) / every
+    return spread, (variance + eps).rsqrt().repeat_interleave(width)
 
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -49,7 +49,7 @@ def test_prices_are_never_negative() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure two tiny layers only."""
-    monkeypatch.setattr(calibration, "LAYERS", {2: ((4, 9),), 3: ((4, 6),)})
+    monkeypatch.setattr(calibration, "LAYERS", {2: ((4, 4, 9),), 3: ((4, 4, 6),)})
     monkeypatch.setattr(calibration, "REPEATS", 1)
 
 
