@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -271,3 +273,14 @@ def test_vectors_of_the_other_width_give_the_same(tmp_path):
     # another place to be kept.
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", OTHER_WIDTH], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [("products", ["cells", "lookup", "microkernel", "windows"]), ("means", ["cells", "windows"])],
+)
+def test_a_change_of_a_helper_changes_the_file_by_which_numba_keeps_the_loop(module, others):
+    folder = Path(availability.__file__).parent
+    content = b"".join((folder / f"{name}.py").read_bytes() for name in others)
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    assert f'FROM_OTHERS = "{digest}"' in (folder / f"{module}.py").read_text(), digest

@@ -10,6 +10,8 @@ from numba import njit, prange
 from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
+# As in `nansparse.compiled.products`.
+FROM_OTHERS = "5759788d8786"
 # Windows that share scratch memory.
 BLOCK = 128
 

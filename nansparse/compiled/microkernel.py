@@ -2,8 +2,7 @@
 
 This is a microkernel in the sense of BLIS (Van Zee and van de Geijn, "BLIS: A Framework for Rapidly
 Instantiating BLAS Functionality", section 3). numba's own loops cannot be told to keep the sums in registers,
-so it is written as LLVM instructions, which run on any processor. numba's cache does not look at this file:
-whoever changes it touches `nansparse.compiled.products`, which holds the loop that is kept.
+so it is written as LLVM instructions, which run on any processor.
 """
 
 # numba and llvmlite have no types.

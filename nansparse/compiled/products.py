@@ -16,6 +16,9 @@ from nansparse.compiled.lookup import find_cells, find_means, mend_rows
 from nansparse.compiled.microkernel import accumulate
 from nansparse.compiled.windows import reach_of, read_windows
 
+# numba keeps compiled loops by the content of their own file alone. What is compiled into them from others
+# stands here as a digest, so that a change there changes this file (tests/test_compiled.py says which).
+FROM_OTHERS = "4d034ba05602"
 # Windows that share the pointers and sums of a chunk: their sums and the weights below fit a core's nearest
 # cache together.
 BLOCK = 96
