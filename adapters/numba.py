@@ -15,6 +15,7 @@ from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.errors import EngineError
 from nansparse.plan import plan_windows
+from nansparse.pool import empty_rows
 from nansparse.workload import Workload
 
 
@@ -85,11 +86,11 @@ class NumbaEngine(Engine):
         if kernels is None:
             raise EngineError(self.problem)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        out = activation.values.new_empty(len(plan.out), convolution.out_channels)
+        out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
         common = (kernels, out, activation, convolution, plan)
         if not convolution.windows.transposed:
-            multiply_filled(*common)
-            return SparseActivation(plan.out, out, partial=False)
+            sure = multiply_filled(*common)
+            return SparseActivation(plan.out, out, partial=False, sure=sure)
         for taps in plan.taps:
             if taps.positions:
                 multiply_filled(*common, taps=taps, outputs=taps.outputs)

@@ -6,7 +6,8 @@
 
 Where most sites are there, moving rows together and apart again costs more than it saves: an activation may
 then hold its rows laid out on the grid, with anything at the missing sites. `rows` is the same either way;
-who can work on either form asks for `values`.
+who can work on either form asks for `values`. Point-wise steps may be put off until then
+(`nansparse.pending`).
 """
 
 from functools import cached_property
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from nansparse.compiled import kernels_for
 from nansparse.nan_rows import rows_with_nan, rows_with_numbers
+from nansparse.pending import Pending
 from nansparse.sites import Sites
 
 # Share of the sites from which on rows are left on the grid: below it the passes over rows that carry
@@ -30,33 +32,58 @@ class SparseActivation:
         sites: Which sites those are; P of them.
         partial: Whether a row may hold NaN.
         laid_out: Whether `values` has a row for every site of the grid.
+        sure: Whether somebody looked and saw no NaN where `partial` allows none.
     """
 
-    def __init__(self, sites: Sites, values: Tensor, partial: bool, *, laid_out: bool = False) -> None:
+    def __init__(
+        self,
+        sites: Sites,
+        values: Tensor | Pending,
+        partial: bool,
+        *,
+        laid_out: bool = False,
+        sure: bool = False,
+    ) -> None:
         """Keep the values.
 
         Args:
             sites: The sites that carry information.
             values: (P, C) rows of the sites, or (N * grid, C) rows of the whole grid. In the second form the
-                rows of missing sites mean nothing and may be overwritten.
+                rows of missing sites mean nothing and may be overwritten. Either may be pending.
             partial: Whether a row of a site may hold NaN.
             laid_out: Which form it is; implied where no site is missing.
+            sure: Whether somebody looked for NaN.
         """
-        self.sites, self.partial = sites, partial
+        self.sites, self.partial, self.sure = sites, partial, sure
         self.laid_out = laid_out or sites.is_complete
         self._values = values
 
     @property
     def values(self) -> Tensor:
         """What is held: rows of the sites, or of the whole grid if `laid_out`."""
+        if isinstance(self._values, Pending):
+            self._values = self._values.run()
         return self._values
+
+    @property
+    def pending(self) -> Pending | None:
+        """The steps that lead to `values`, if those were not computed yet."""
+        return self._values if isinstance(self._values, Pending) else None
+
+    def settle(self, values: Tensor) -> None:
+        """Take pending values from who had to compute them anyway.
+
+        Args:
+            values: What the pending steps give.
+        """
+        self._values = values
 
     @cached_property
     def rows(self) -> Tensor:
         """(P, C), channels at each site."""
         if self.laid_out and not self.sites.is_complete:
-            return self._values.index_select(0, self.sites.numbers)
-        return self._values
+            return self.values.index_select(0, self.sites.numbers)
+        return self.values
 
     @property
     def channels(self) -> int:
@@ -95,7 +122,7 @@ class SparseActivation:
     @property
     def nans(self) -> Tensor:
         """How many cells of each row are NaN, int32 (P,)."""
-        if kernels_for(self._values) is not None:
+        if kernels_for(self) is not None:
             return self.sums[1]
         nans = torch.zeros(len(self.sites), dtype=torch.int32, device=self.device)
         rows, mask = self.holes
@@ -104,12 +131,12 @@ class SparseActivation:
     @cached_property
     def sums(self) -> tuple[Tensor, Tensor]:
         """The sum of each row's real cells, (P,), and how many of its cells are NaN, int32 (P,)."""
-        kernels = kernels_for(self._values)
+        kernels = kernels_for(self)
         if kernels is None:
             return self.rows.nansum(1), self.nans
-        sums = self._values.new_empty(len(self.sites))
+        sums = self.values.new_empty(len(self.sites))
         nans = torch.empty(len(self.sites), dtype=torch.int32)
-        kernels.run(kernels.cells.sum_rows, self._values, self.places, sums, nans)
+        kernels.run(kernels.cells.sum_rows, self.values, self.places, sums, nans)
         return sums, nans
 
     @cached_property
@@ -118,11 +145,11 @@ class SparseActivation:
         if not self.partial:
             none = torch.zeros(0, dtype=torch.int64, device=self.device)
             return none, torch.zeros(0, self.channels, dtype=torch.bool, device=self.device)
-        suspects = rows_with_nan(self._values)
+        suspects = rows_with_nan(self.values)
         if self.laid_out and not self.sites.is_complete:
             suspects = suspects[self.sites.mask.flatten().index_select(0, suspects)]
-            return self.sites.rows_at(suspects).long(), self._values.index_select(0, suspects).isnan()
-        return suspects, self._values.index_select(0, suspects).isnan()
+            return self.sites.rows_at(suspects).long(), self.values.index_select(0, suspects).isnan()
+        return suspects, self.values.index_select(0, suspects).isnan()
 
     @classmethod
     def from_dense(cls, x: Tensor) -> "SparseActivation":
@@ -156,16 +183,15 @@ class SparseActivation:
         Returns:
             (N, C, *spatial), channels last in memory; a view of the rows where no site is missing.
         """
-        rows = self._values
+        rows = self.values
         if not self.sites.is_complete:
             if self.laid_out:
                 rows = rows.index_fill(0, self.sites.missing, fill)
             else:
-                rows = rows.new_full((self.sites.total, self.channels), fill)
-                rows.index_copy_(0, self.sites.numbers, self._values)
+                rows = self.sites.spread(rows, fill)
         return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
 
-    def with_values(self, values: Tensor) -> "SparseActivation":
+    def with_values(self, values: Tensor | Pending) -> "SparseActivation":
         """Give the same sites other values, in the form that is held, NaN where they were NaN.
 
         Args:
@@ -176,7 +202,7 @@ class SparseActivation:
         """
         return SparseActivation(self.sites, values, self.partial, laid_out=self.laid_out)
 
-    def with_rows(self, rows: Tensor) -> "SparseActivation":
+    def with_rows(self, rows: Tensor | Pending) -> "SparseActivation":
         """Give the same sites other rows, NaN where they were NaN.
 
         Args:
@@ -219,22 +245,5 @@ class SparseActivation:
         if chosen is None:
             return SparseActivation(sites, self.rows, self.partial)
         if self.laid_out and not self.sites.is_complete:
-            return SparseActivation(sites, self._values.index_select(0, sites.numbers), self.partial)
-        return SparseActivation(sites, self._values.index_select(0, chosen), self.partial)
-
-
-def rows_of_dense(x: Tensor, sites: Sites) -> Tensor:
-    """Read a dense tensor at some sites.
-
-    Args:
-        x: (N, C, *spatial) over the grid of `sites`.
-        sites: Where to read.
-
-    Returns:
-        (P, C).
-    """
-    last = x.movedim(1, -1)
-    if sites.is_complete or last.is_contiguous():
-        flat = last.reshape(sites.total, x.shape[1])
-        return flat if sites.is_complete else flat.index_select(0, sites.numbers)
-    return last[tuple(sites.coords.long().unbind(1))]
+            return SparseActivation(sites, self.values.index_select(0, sites.numbers), self.partial)
+        return SparseActivation(sites, self.values.index_select(0, chosen), self.partial)

@@ -183,7 +183,7 @@ def _checked(
 
 def _holds_nan(out: SparseActivation) -> bool:
     # The sum is cheap and settles nearly all cases; infinities that meet make it NaN too.
-    return bool(out.values.sum().isnan()) and bool(out.rows.isnan().any())
+    return not out.sure and bool(out.values.sum().isnan()) and bool(out.rows.isnan().any())
 
 
 def _remedy(engine: Engine) -> str:

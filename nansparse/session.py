@@ -22,6 +22,7 @@ from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarnin
 from nansparse.handlers import ALWAYS, HANDLERS
 from nansparse.interception import CatchCalls, ModelCall
 from nansparse.policy import Policy
+from nansparse.pool import RowPool
 from nansparse.preflight import check_call, check_model, unwrapped
 from nansparse.record import RunRecord
 from nansparse.results import InputForm, released
@@ -134,7 +135,7 @@ class Session:
             args, kwargs = call.marked_inputs(args), call.marked_inputs(kwargs)
             # Where nothing can mark, there is nothing to catch, and catching has its price.
             idle = trials is not None and trials.nothing_marks and not call.holds_nan
-            with torch.no_grad(), nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS):
+            with torch.no_grad(), RowPool(), nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS):
                 out = forward(*args, **kwargs)
             out = released(out, call, form)
         finally:

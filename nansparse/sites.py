@@ -13,6 +13,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nansparse.compiled import kernels_for
+from nansparse.pool import empty_rows
+
 
 class Sites:
     """A sorted set of sites of a batch of equal grids.
@@ -155,6 +158,22 @@ class Sites:
         if self is other or self.is_complete:
             return self
         return other if other.is_complete else self.where(self.mask | other.mask)
+
+    def spread(self, rows: Tensor, fill: float) -> Tensor:
+        """Lay rows out on the grid.
+
+        Args:
+            rows: (P, C).
+            fill: What sites get that the set lacks.
+
+        Returns:
+            (N * grid, C).
+        """
+        out, kernels = empty_rows(rows, self.total, rows.shape[1]), kernels_for(rows)
+        if kernels is None or self.row_of.dtype != torch.int32:
+            return out.fill_(fill).index_copy_(0, self.numbers, rows)
+        kernels.run(kernels.cells.spread_rows, rows, self.row_of.flatten(), fill, out)
+        return out
 
     def rows_at(self, numbers: Tensor) -> Tensor:
         """Look up the rows of sites that this set has.

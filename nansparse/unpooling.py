@@ -14,6 +14,7 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels, kernels_for
 from nansparse.errors import InputError
+from nansparse.pool import empty_rows
 from nansparse.sites import Sites
 from nansparse.windows import Windows
 
@@ -196,7 +197,7 @@ class Unpooled:
     def _put_back(self, kernels: Kernels, sites: Sites, window: Tensor, bit: Tensor) -> SparseActivation:
         """Do what `at` does, by a compiled loop."""
         values, winner = self.values, self.memory.winner
-        out = values.values.new_empty(len(sites), values.channels)
+        out = empty_rows(values.values, len(sites), values.channels)
         nans = torch.empty(len(sites), dtype=torch.int32)
         row_of = nans[:0] if values.sites.is_complete else values.sites.row_of.flatten()
         codes = winner[:0] if self._codes is None else self._codes

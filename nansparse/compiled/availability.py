@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Kernels:
         pooling: `nansparse.compiled.pooling`.
         microkernel: `nansparse.compiled.microkernel`.
         products: `nansparse.compiled.products`.
-        combining: `nansparse.compiled.combining`.
+        steps: `nansparse.compiled.steps`.
         means: `nansparse.compiled.means`.
     """
 
@@ -34,11 +34,11 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, combining, means, microkernel, pooling, products, windows
+        from nansparse.compiled import cells, means, microkernel, pooling, products, steps, windows
 
         self.windows, self.cells, self.pooling = windows, cells, pooling
         self.microkernel, self.products = microkernel, products
-        self.combining, self.means = combining, means
+        self.steps, self.means = steps, means
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 
@@ -63,8 +63,20 @@ def _array(x: Tensor) -> Any:
     return x.numpy() if x.is_contiguous() else x.contiguous().numpy()
 
 
-def kernels_for(x: Tensor) -> Kernels | None:
-    """Find the compiled loops for a tensor.
+class Held(Protocol):
+    """Anything that has values somewhere, a tensor or an activation."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the values."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values live."""
+
+
+def kernels_for(x: Held) -> Kernels | None:
+    """Find the compiled loops for a tensor or an activation.
 
     Args:
         x: What they would work on.

@@ -37,3 +37,29 @@ def sum_rows(values, place, sums, nans):
             total += v if v == v else zero
             bad += 0 if v == v else 1
         sums[p], nans[p] = total, bad
+
+
+@njit(
+    "void(float32[:, ::1], int32[::1], float32, float32[:, ::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
+def spread_rows(values, row_of, fill, out):
+    """Lay rows out on a grid.
+
+    Args:
+        values: (P, C).
+        row_of: int32 (N * grid,), the row of each site; P or more where there is none.
+        fill: What those sites get.
+        out: (N * grid, C), written.
+    """
+    rows, width = values.shape
+    for i in prange(out.shape[0]):
+        r = row_of[i]
+        if r < rows:
+            for q in range(width):
+                out[i, q] = values[r, q]
+        else:
+            for q in range(width):
+                out[i, q] = fill

@@ -11,7 +11,7 @@ from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "5759788d8786"
+FROM_OTHERS = "8f0342449ef9"
 # Windows that share scratch memory.
 BLOCK = 128
 

@@ -28,7 +28,7 @@ def multiply_filled(
     taps: Taps | None = None,
     which: Tensor | None = None,
     outputs: Tensor | None = None,
-) -> None:
+) -> bool:
     """Write the results of some windows.
 
     Args:
@@ -40,23 +40,28 @@ def multiply_filled(
         taps: For a transposed convolution, windows that read the same kernel positions, at least one.
         which: int64, those windows of an ordinary convolution that are wanted; None for all.
         outputs: The rows of `out` where they go; None for all in order.
+
+    Returns:
+        Whether it is sure that no result is NaN.
     """
     wanted = which if taps is None else taps.outputs
     nan_cells = plan.nan_cells if wanted is None else plan.nan_cells[wanted]
     cells = plan.cells if isinstance(plan.cells, int) or wanted is None else plan.cells[wanted]
     if not len(nan_cells):
-        return
+        return True
     positions = list(range(plan.windows.volume)) if taps is None else taps.positions
     shape, at_once, panel = _shape(kernels, convolution.out_channels)
     chunks = min(-(-len(nan_cells) // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())
+    checks = torch.empty(chunks)
     kernels.run(
         kernels.products.multiply_windows,
         *(activation.values, activation.places, *_reads(plan, taps, which), len(nan_cells)),
         *(nan_cells.int(), torch.as_tensor(cells).view(-1).long(), *_sums(activation, plan)),
         *(activation.partial, *_packed(kernels, convolution, positions, panel)),
         *(shape, at_once, chunks),
-        *(activation.sites.no_places if outputs is None else outputs.long(), out),
+        *(activation.sites.no_places if outputs is None else outputs.long(), out, checks),
     )
+    return not checks.sum().isnan()
 
 
 def add_means(

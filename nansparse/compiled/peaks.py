@@ -7,6 +7,7 @@ from torch import Tensor
 from nansparse.compiled.availability import Kernels
 from nansparse.functional.pooling import TIE_ATOL
 from nansparse.policy import Policy
+from nansparse.pool import empty_rows
 from nansparse.ties import TilePeaks
 
 
@@ -43,7 +44,7 @@ def peaks_of_rows(
         The peaks; whether a window is unstable, whether one reads NaN, whether one reads infinity.
     """
     shape = (len(table), values.shape[1])
-    best = values.new_empty(shape)
+    best = empty_rows(values, *shape)
     codes, unstable, winner = (torch.empty(shape, dtype=torch.uint8) for _ in range(3))
     ties, odd = kernels.run(
         kernels.pooling.pool_cells,

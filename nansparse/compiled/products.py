@@ -18,12 +18,12 @@ from nansparse.compiled.windows import reach_of, read_windows
 
 # numba keeps compiled loops by the content of their own file alone. What is compiled into them from others
 # stands here as a digest, so that a change there changes this file (tests/test_compiled.py says which).
-FROM_OTHERS = "4d034ba05602"
-# Windows that share the pointers and sums of a chunk: their sums and the weights below fit a core's nearest
-# cache together.
-BLOCK = 96
+FROM_OTHERS = "79e6a435c1a1"
+# Windows that share the pointers and sums of a chunk, so many that fetching weights into a core's nearest
+# cache is worth it; their sums stay in the next one.
+BLOCK = 384
 # Cells of the weight that are used for all of a block before the next ones are.
-WEIGHT_CELLS = 6144
+WEIGHT_CELLS = 8192
 
 
 @njit(
@@ -56,7 +56,7 @@ def pack_weight(taps, positions, packed):
     "void("
     "float32[:, ::1], int64[::1], int32[:, ::1], int32[:, :, :, ::1], int64[::1], int64[::1], "
     "int64[:, ::1], int64, int32[::1], int64[::1], float32[::1], int32[::1], boolean, "
-    "float32[:, :, :, ::1], float32[::1], int64, int64, int64, int64[::1], float32[:, ::1]"
+    "float32[:, :, :, ::1], float32[::1], int64, int64, int64, int64[::1], float32[:, ::1], float32[::1]"
     ")",
     parallel=True,
     nogil=True,
@@ -84,6 +84,7 @@ def multiply_windows(
     chunks,
     goal,
     out,
+    checks,
 ):
     """Multiply windows with a weight, the mean of a window's real cells in place of its NaN cells.
 
@@ -109,10 +110,11 @@ def multiply_windows(
         chunks: Parts in which threads take the windows.
         goal: int64 (M,), the row of `out` of each window; empty if they are in order.
         out: (M or more, O), written.
+        checks: (chunks,), written: the sum of the results of each part, NaN if one of them is.
     """
     rows = place.shape[0] if place.shape[0] else values.shape[0]
     panels, reads, width, panel = weight.shape
-    block = BLOCK // at_once * at_once
+    block = min(BLOCK, count // chunks + 2 * at_once) // at_once * at_once
     together = max(1, WEIGHT_CELLS // (width * panel))
     base, packed, row, pitch = values.ctypes.data, weight.ctypes.data, width * 4, block + at_once
     reach = reach_of(geometry, row_of.shape[2], row_of.shape[3])
@@ -125,6 +127,7 @@ def multiply_windows(
         zeros = means + block * row
         # Whole microkernels, no whole blocks, so that the work is even.
         begin = (count * chunk // chunks + at_once - 1) // at_once * at_once
+        check = np.float32(0)
         end = min(count, (count * (chunk + 1) // chunks + at_once - 1) // at_once * at_once)
         for start in range(begin, end, block):
             live = min(block, end - start)
@@ -153,3 +156,5 @@ def multiply_windows(
                     to = goal[start + i] if goal.shape[0] else start + i
                     for q in range(last):
                         out[to, p * panel + q] = totals[i, q]
+                        check += totals[i, q]
+        checks[chunk] = check

@@ -105,12 +105,13 @@ def list_windows(counts, limit, starts, numbers, nan_cells):
 
 @njit
 def reach_of(geometry, height, width):
-    """Say how far each cell of a window inside the grid lies from the first, in flat numbers: int64 (K,)."""
+    """Say how far each cell of a window lies from the first: int64 (K, 4), planes, lines, columns, flat."""
     kd, kh, kw = geometry[0, 0], geometry[0, 1], geometry[0, 2]
-    reach = np.empty(kd * kh * kw, dtype=np.int64)
+    reach = np.empty((kd * kh * kw, 4), dtype=np.int64)
     for k in range(reach.shape[0]):
         a, b, c = k // (kh * kw), k // kw % kh, k % kw
-        reach[k] = (a * geometry[3, 0] * height + b * geometry[3, 1]) * width + c * geometry[3, 2]
+        z, y, x = a * geometry[3, 0], b * geometry[3, 1], c * geometry[3, 2]
+        reach[k, 0], reach[k, 1], reach[k, 2], reach[k, 3] = z, y, x, (z * height + y) * width + x
     return reach
 
 
@@ -132,10 +133,11 @@ def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, paddin
     """
     _, depth, height, width = row_of.shape
     flat = row_of.reshape(-1)
-    kh, kw = geometry[0, 1], geometry[0, 2]
-    z_last, y_last, x_last = [(geometry[0, a] - 1) * geometry[3, a] for a in range(3)]
+    z_last, y_last, x_last = reach[-1, 0], reach[-1, 1], reach[-1, 2]
     line_start, line_end = np.int64(0), np.int64(0)
     n = z = y = np.int64(0)
+    outside = 0
+    crossing = np.empty((live, 5), dtype=np.int64)
     for i in range(live):
         number = numbers[start + i] if numbers.shape[0] else start + i
         if number >= line_end:
@@ -149,19 +151,23 @@ def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, paddin
         starts = x >= 0 and y >= 0 and z >= 0
         if starts and x + x_last < width and y + y_last < height and z + z_last < depth:
             firsts[i] = ((n * depth + z) * height + y) * width + x
-            continue
-        firsts[i] = -1
+        else:
+            # Looked up below as if it was the first of the grid, so that no window needs to be asked there.
+            firsts[i] = 0
+            to = crossing[outside]
+            to[0], to[1], to[2], to[3], to[4] = i, n, z, y, x
+            outside += 1
+    if outside < live:
         for k in range(reach.shape[0]):
-            a = z + k // (kh * kw) * geometry[3, 0]
-            b = y + k // kw % kh * geometry[3, 1]
-            c = x + k % kw * geometry[3, 2]
+            for i in range(live):
+                reads[k, i] = flat[np.uint64(firsts[i] + reach[k, 3])]
+    for e in range(outside):
+        i, n, z, y, x = crossing[e]
+        for k in range(reach.shape[0]):
+            a, b, c = z + reach[k, 0], y + reach[k, 1], x + reach[k, 2]
             inside = 0 <= a < depth and 0 <= b < height and 0 <= c < width
-            reads[k, i] = row_of[n, a, b, c] if inside else padding
-    for k in range(reach.shape[0]):
-        for i in range(live):
-            first = firsts[i]
-            if first >= 0:
-                reads[k, i] = flat[np.uint64(first + reach[k])]
+            at = ((n * depth + a) * height + b) * width + c
+            reads[k, i] = flat[np.uint64(at)] if inside else padding
 
 
 @njit(

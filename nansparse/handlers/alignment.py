@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nansparse.activation import SparseActivation, rows_of_dense
+from nansparse.activation import SparseActivation
 from nansparse.compiled import kernels_for
 from nansparse.marked import MarkedTensor
+from nansparse.pending import Pending
 from nansparse.sites import Sites
 from nansparse.unpooling import Unpooled
 
@@ -36,33 +37,39 @@ def read_operands(args: tuple[Any, ...]) -> list[Any]:
     return operands
 
 
-def combined(name: str, operands: list[SparseActivation]) -> tuple[Sites, Tensor] | None:
-    """Combine two activations on the sites that both have, by a compiled loop.
+def combined(name: str, operands: list[SparseActivation]) -> SparseActivation | None:
+    """Combine two activations on the sites that both have, by a compiled loop and when it is needed.
 
     Args:
         name: Of the torch function, without underscores.
         operands: The sparse ones among the operands.
 
     Returns:
-        The common sites and their rows; None where there is no such loop, or nothing to gain.
+        The result; None where there is no such loop.
     """
     if len(operands) != 2 or operands[0].channels != operands[1].channels:
         return None
     first, second = operands
-    kernels = kernels_for(first.values) if kernels_for(second.values) is not None else None
-    if kernels is None or first.sites is second.sites or (first.laid_out and second.laid_out):
+    kernels = kernels_for(first) if kernels_for(second) is not None else None
+    if kernels is None or name not in kernels.steps.OPERATIONS:
         return None
-    operations = kernels.combining.OPERATIONS
-    if name not in operations:
-        return None
+    if name != "sub" and _is_scaled(second) and not _is_scaled(first):
+        first, second = second, first
+    steps = first.pending if _is_scaled(first) else None
+    steps = Pending.start(kernels, first.values) if steps is None else steps
+    partial = first.partial or second.partial
+    if first.laid_out and second.laid_out:
+        sites, nowhere = _common(first.sites, second.sites), first.sites.no_places
+        steps = steps.combined(name, second.values, steps.count, nowhere, nowhere)
+        return SparseActivation(sites, steps, partial, laid_out=True)
     sites, chosen, other_chosen = first.sites.meet(second.sites)
-    rows = first.values.new_empty(len(sites), first.channels)
-    kernels.run(
-        kernels.combining.combine_rows,
-        *(first.values, _places(first, sites, chosen), second.values, _places(second, sites, other_chosen)),
-        *(operations.index(name), rows),
-    )
-    return sites, rows
+    places, others = _places(first, sites, chosen), _places(second, sites, other_chosen)
+    return SparseActivation(sites, steps.combined(name, second.values, len(sites), places, others), partial)
+
+
+def _is_scaled(activation: SparseActivation) -> bool:
+    """Say whether values are pending and may be combined before they are computed."""
+    return activation.pending is not None and not activation.pending.is_combined
 
 
 def _places(activation: SparseActivation, sites: Sites, chosen: Tensor | None) -> Tensor:
@@ -113,4 +120,13 @@ def _at_sites(operand: Any, sites: Sites) -> Any:
             return flat
         per_sample = sites.total // max(sites.batch, 1)
         return flat.index_select(0, torch.div(sites.numbers, per_sample, rounding_mode="floor"))
-    return rows_of_dense(full.expand(sites.batch, -1, *sites.grid), sites)
+    return _rows_of_dense(full.expand(sites.batch, -1, *sites.grid), sites)
+
+
+def _rows_of_dense(x: Tensor, sites: Sites) -> Tensor:
+    """Read a dense tensor (N, C, *spatial) at some sites, (P, C)."""
+    last = x.movedim(1, -1)
+    if sites.is_complete or last.is_contiguous():
+        flat = last.reshape(sites.total, x.shape[1])
+        return flat if sites.is_complete else flat.index_select(0, sites.numbers)
+    return last[tuple(sites.coords.long().unbind(1))]

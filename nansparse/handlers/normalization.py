@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.compiled import Kernels, kernels_for
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.pending import Pending
 
 _BATCH = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
 _BATCH = [*_BATCH, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
@@ -59,11 +61,17 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
         return NotImplemented
     activation = bound["input"].sparse()
     mean, variance, weight, bias = (bound[n] for n in ("running_mean", "running_var", "weight", "bias"))
-    if not len(activation.values):
+    if not len(activation.sites):
         return call.wrap(activation)
     if bound["training"] or mean is None:
         ends = [0, len(activation.sites)]
         return _over_space(call, func.__name__, activation, ends, activation.channels, bound)
+    kernels, given = kernels_for(activation), (mean, variance, weight, bias)
+    if kernels is not None and all(_fits(x, activation) for x in given if x is not None):
+        factor = (variance + bound["eps"]).rsqrt_()
+        whole = torch.tensor([0, len(activation.values)])
+        steps = _scaled(kernels, activation.values, mean[None], factor[None], whole, bound)
+        return call.wrap(activation.with_values(steps))
     image = as_image(activation.values)
     values = as_rows(func(image, mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
     return call.wrap(activation.with_values(values))
@@ -107,17 +115,41 @@ def _over_space(
     with call.recorded(name) as facts:
         facts.update(engine="rows", note=REAL_ONLY if isinstance(nan, str) else f"NaN counted as {nan:g}")
         wide = torch.promote_types(activation.dtype, torch.float32)
-        rows = activation.rows
-        out = torch.empty_like(rows)
+        rows, kernels = activation.rows, kernels_for(activation)
         # Rows are sorted by sample, so that each part is a piece of memory.
         cells = activation.sites.total // max(len(ends) - 1, 1)
-        for start, end in itertools.pairwise(ends):
-            part = rows[start:end].to(wide)
-            mean, factor = _statistics(part, cells, groups, activation.partial, nan, bound["eps"])
+        parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
+        found = [
+            _statistics(part.to(wide), cells, groups, activation.partial, nan, bound["eps"]) for part in parts
+        ]
+        if kernels is not None and all(
+            _fits(bound[n], activation) for n in ("weight", "bias") if bound[n] is not None
+        ):
+            mean, factor = (torch.stack(lines) for lines in zip(*found, strict=True))
+            return call.wrap(
+                activation.with_rows(_scaled(kernels, rows, mean, factor, torch.tensor(ends), bound))
+            )
+        out = torch.empty_like(rows)
+        for start, part, (mean, factor) in zip(ends[:-1], parts, found, strict=True):
             for at in range(0, len(part), PIECE):
                 piece = (part[at : at + PIECE] - mean).mul_(factor)
                 out[start + at : start + at + len(piece)] = _affine(piece, bound["weight"], bound["bias"])
         return call.wrap(activation.with_rows(out))
+
+
+def _fits(x: Tensor, activation: SparseActivation) -> bool:
+    """Say whether one number per channel is given as the compiled loops need it."""
+    return x.dtype == activation.dtype and x.device.type == "cpu" and x.shape == (activation.channels,)
+
+
+def _scaled(
+    kernels: Kernels, rows: Tensor, mean: Tensor, factor: Tensor, ends: Tensor, bound: dict[str, Any]
+) -> Pending:
+    """Put off (rows - mean) * factor * weight + bias; mean and factor (S, C), one line a part of the rows."""
+    scale = factor if bound["weight"] is None else factor * bound["weight"].detach()
+    shift = -mean * scale
+    shift = shift if bound["bias"] is None else shift + bound["bias"].detach()
+    return Pending.start(kernels, rows).scaled(scale, shift, ends)
 
 
 def _statistics(

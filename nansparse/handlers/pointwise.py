@@ -51,6 +51,9 @@ def _unary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if options.pop("out", None) is not None:
         return NotImplemented
     activation = x.sparse()
+    bent = _bent(activation, name, rest, options)
+    if bent is not None:
+        return _give(call, x, bent, in_place=in_place)
     # An in-place operation works on a copy: the values may belong to another tensor as well.
     values = activation.values.clone() if func.__name__.endswith("_") else activation.values
     return _give(call, x, activation.with_values(func(values, *rest, **options)), in_place=in_place)
@@ -65,13 +68,38 @@ def _dropout(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, rest = _first(args, kwargs)
-    weight = rest[0] if rest else kwargs.get("weight")
+    weight: Any = rest[0] if rest else kwargs.get("weight")
     if not _is_spatial(x) or isinstance(weight, MarkedTensor):
         return NotImplemented
     activation = x.sparse()
-    if not len(activation.values):
+    if not len(activation.sites):
         return call.wrap(activation)
+    steps, channels = activation.pending, activation.channels
+    if steps is not None and not steps.is_bent and _is_slope(weight, channels, steps.dtype):
+        slope = weight.detach().expand(channels).clone()
+        return call.wrap(activation.with_values(steps.bent(slope, activation)))
     return call.wrap(activation.with_values(as_rows(func(as_image(activation.values), weight))))
+
+
+def _bent(
+    activation: SparseActivation, name: str, rest: tuple[Any, ...], options: dict[str, Any]
+) -> SparseActivation | None:
+    """Add ReLU or leaky ReLU to the steps that are pending; None for anything else."""
+    steps = activation.pending
+    if steps is None or steps.is_bent:
+        return None
+    if name == "relu" and not rest and not options:
+        return activation.with_values(steps.bent(None, activation))
+    if name == "leaky_relu" and len(rest) + len(options) <= 1:
+        given = rest[0] if rest else options.get("negative_slope", 0.01)
+        slope = torch.full((activation.channels,), float(given))
+        return activation.with_values(steps.bent(slope, activation))
+    return None
+
+
+def _is_slope(weight: Any, channels: int, dtype: torch.dtype) -> bool:
+    fits = isinstance(weight, Tensor) and weight.dim() == 1 and len(weight) in (1, channels)
+    return fits and weight.dtype == dtype and weight.device.type == "cpu"
 
 
 def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -96,9 +124,10 @@ def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     operands = read_operands(args)
     sparse = [operand for operand in operands if isinstance(operand, SparseActivation)]
     partial = any(operand.partial for operand in sparse)
-    both = combined(name.strip("_"), sparse) if not kwargs else None
+    plain_name = name[3:-2] if name in CHANGES_FIRST else name.strip("_")
+    both = combined(plain_name, sparse) if not kwargs else None
     if both is not None:
-        return _give(call, args[0], SparseActivation(*both, partial), in_place=in_place)
+        return _give(call, args[0], both, in_place=in_place)
     sites, operands = aligned(operands)
     laid_out = all(operand.laid_out for operand in operands if isinstance(operand, SparseActivation))
     plain = [operand.values if isinstance(operand, SparseActivation) else operand for operand in operands]

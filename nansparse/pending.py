@@ -1,0 +1,157 @@
+"""Point-wise steps that are put off until their result is asked for, and then done in one pass over memory.
+
+What follows a convolution in most networks (a norm, a maximum or a sum with another activation, a ReLU) costs
+little arithmetic and a read and a write of every row for each step. `Pending` notes the steps instead. It
+serves float32 on CPUs with numba; anything else is computed at once, by torch.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nansparse.compiled import Kernels
+from nansparse.pool import empty_rows
+
+if TYPE_CHECKING:
+    from nansparse.activation import SparseActivation
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Rows that were not computed yet, always in this order: scaled and shifted, combined, bent.
+
+    Attributes:
+        kernels: The loops that will do it.
+        rows: (R, C), what to start from.
+        at: int64 (P,), the row in `rows` of each result; empty if they are in order.
+        scale: (S, C), one line a part of `rows`.
+        shift: (S, C).
+        ends: int64 (S + 1,), where the rows of each part end, 0 in front.
+        other: (T, C), what to combine with.
+        other_at: int64 (P,), as `at`.
+        count: P.
+        slope: (C,), what is not positive is multiplied with.
+        kind: How to combine; 0 for not at all.
+        sign: 1, or -1 for a difference or a minimum.
+        relu: Whether to bend by ReLU, not by `slope`.
+        is_bent: Whether there is a last step.
+        source: The activation whose values are bent: if it is still in use, they are written as well.
+    """
+
+    kernels: Kernels
+    rows: Tensor
+    at: Tensor
+    scale: Tensor
+    shift: Tensor
+    ends: Tensor
+    other: Tensor
+    other_at: Tensor
+    count: int
+    slope: Tensor
+    kind: int = 0
+    sign: float = 1.0
+    relu: bool = False
+    is_bent: bool = False
+    source: weakref.ref[SparseActivation] | None = None
+
+    @classmethod
+    def start(cls, kernels: Kernels, rows: Tensor) -> Pending:
+        """Begin without any step.
+
+        Args:
+            kernels: The loops.
+            rows: (R, C).
+
+        Returns:
+            The rows as they are.
+        """
+        nowhere = torch.empty(0, dtype=torch.int64)
+        channels, whole = rows.shape[1], torch.tensor([0, len(rows)])
+        one, zero = rows.new_ones(1, channels), rows.new_zeros(1, channels)
+        return cls(kernels, rows, nowhere, one, zero, whole, rows, nowhere, len(rows), one[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the result."""
+        return (self.count, self.rows.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the result."""
+        return self.rows.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the result will live."""
+        return self.rows.device
+
+    @property
+    def is_combined(self) -> bool:
+        """Whether it is too late to be combined."""
+        return self.kind > 0 or self.is_bent
+
+    def scaled(self, scale: Tensor, shift: Tensor, ends: Tensor) -> Pending:
+        """Add the first step.
+
+        Args:
+            scale: (S, C), one line a part.
+            shift: (S, C).
+            ends: int64 (S + 1,), where the parts end, 0 in front.
+
+        Returns:
+            With this step.
+        """
+        return replace(self, scale=scale, shift=shift, ends=ends)
+
+    def combined(self, name: str, other: Tensor, count: int, at: Tensor, other_at: Tensor) -> Pending:
+        """Add the second step.
+
+        Args:
+            name: Of the torch function, one of the loop's `OPERATIONS`.
+            other: (T, C).
+            count: P, number of results.
+            at: int64 (P,), which of the rows so far to combine; empty if they are in order.
+            other_at: int64 (P,), with which of the others; empty if they are in order.
+
+        Returns:
+            With this step.
+        """
+        kind, sign = self.kernels.steps.KINDS[self.kernels.steps.OPERATIONS.index(name)]
+        return replace(self, count=count, at=at, other=other, other_at=other_at, kind=kind, sign=sign)
+
+    def bent(self, slope: Tensor | None, source: SparseActivation) -> Pending:
+        """Add the last step.
+
+        Args:
+            slope: (C,), what is not positive is multiplied with; None for ReLU.
+            source: The activation that has the values up to here.
+
+        Returns:
+            With this step.
+        """
+        line = self.slope if slope is None else slope
+        return replace(self, slope=line, relu=slope is None, is_bent=True, source=weakref.ref(source))
+
+    def run(self) -> Tensor:
+        """Do all steps.
+
+        Returns:
+            The result, (P, C).
+        """
+        source = self.source() if self.source is not None else None
+        if source is not None and source.pending is None:
+            start = Pending.start(self.kernels, source.values)
+            return replace(start, slope=self.slope, relu=self.relu).run()
+        out = empty_rows(self.rows, *self.shape)
+        before = empty_rows(out, self.count if source is not None else 0, self.shape[1])
+        steps = (self.rows, self.at, self.scale, self.shift, self.ends, self.other, self.other_at)
+        how = (self.kind, self.sign, int(self.relu), self.slope)
+        self.kernels.run(self.kernels.steps.run_steps, *steps, *how, before, out)
+        if source is not None:
+            source.settle(before)
+        return out
