@@ -56,9 +56,11 @@ $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[$*]'
 	@touch $@
 
-# Compiled against the torch that is installed, so no wheel is kept for another one; a few minutes each. The path is for
-# build scripts that call `pip` and `python` by name.
+# Compiled against the torch that is installed, so no wheel is kept for another one; a few minutes each, and a third more
+# with the debugging symbols that Python's own flags ask for. The path is for build scripts that call `pip` and `python` by
+# name.
 COMPILE = PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(WORKERS) DIST_EXTRA_CONFIG="$(abspath $(VENV)/build.cfg)" \
+    CXXFLAGS="-O1 -DNDEBUG" CFLAGS="-O1 -DNDEBUG" \
     $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --force-reinstall --use-pep517
 
 $(VENV)/built-torch-scatter: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev

@@ -65,9 +65,9 @@ def predict_many(recipe: Recipe, jobs: Sequence[Job], *, workers: int) -> Iterat
         waiting.put(None)
     stop = threading.Event()
     with ThreadPoolExecutor(max(count, 1), thread_name_prefix="nansparse-worker") as threads:
-        for _ in range(count):
-            threads.submit(_keep_busy, recipe, waiting, finished, stop)
         try:
+            for _ in range(count):
+                threads.submit(_keep_busy, recipe, waiting, finished, stop)
             for _ in jobs:
                 yield finished.get()
         finally:

@@ -1,11 +1,22 @@
 """Many volumes: names, workers, a cluster; one that fails does not stop the rest."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import nibabel
 import numpy as np
 import pytest
 
 from nansparse import InputError
-from nansparse.prediction import Grid, ModelSource, Recipe, View, plan_jobs, predict_many, predict_on_cluster
+from nansparse.prediction import (
+    Grid,
+    ModelSource,
+    Recipe,
+    View,
+    plan_jobs,
+    predict_many,
+    predict_on_cluster,
+    workers,
+)
 from nansparse.prediction.outcomes import DONE, FAILED, SKIPPED
 from nansparse.prediction.workers import open_jobs
 from tests.prediction.nets import ball, write_image
@@ -70,6 +81,22 @@ def test_names_that_clash(folder):
 
 def by_name(outcomes):
     return {outcome.job.image.name: outcome for outcome in outcomes}
+
+
+def test_an_interrupt_while_workers_are_started_stops_those_that_run(folder, monkeypatch):
+    class Interrupted(ThreadPoolExecutor):
+        """Starts one worker, and hears Ctrl-C before the second."""
+
+        def submit(self, *args):
+            if self._threads:
+                raise KeyboardInterrupt
+            return super().submit(*args)
+
+    monkeypatch.setattr(workers, "ThreadPoolExecutor", Interrupted)
+    jobs = plan_jobs([folder / "in"], folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        next(predict_many(recipe("slow"), jobs, workers=2))
+    assert not list((folder / "out").glob("*_labels*"))
 
 
 def test_a_worker_that_dies_fails_one_volume_and_the_rest_are_done(folder):
