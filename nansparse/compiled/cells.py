@@ -9,6 +9,8 @@ from numba import njit, prange
 
 # Sums may be taken in any order, so that they run on whole vectors; NaN and infinities keep their meaning.
 ANY_ORDER = {"reassoc", "nsz", "contract"}
+# Rows summed in float32 before their sum goes to a float64.
+SHORT = 128
 
 
 @njit(
@@ -63,3 +65,42 @@ def spread_rows(values, row_of, fill, out):
         else:
             for q in range(width):
                 out[i, q] = fill
+
+
+@njit(
+    "void(float32[:, ::1], float32[::1], boolean, float64[:, ::1], int64[:, ::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+    fastmath=ANY_ORDER,
+)
+def sum_channels(values, level, square, sums, counts):
+    """Sum the real cells of each channel, or the squares of their distances from a level; piece by piece.
+
+    Args:
+        values: (P, C), NaN where a cell is.
+        level: (C,), subtracted from each cell first.
+        square: Whether to sum squares.
+        sums: (pieces, C), written; P is parted evenly.
+        counts: int64 (pieces, C), written: the real cells.
+    """
+    rows, width = values.shape
+    pieces = sums.shape[0]
+    zero = np.float32(0)
+    for piece in prange(pieces):
+        part, real = np.empty(width, np.float32), np.empty(width, np.int32)
+        for q in range(width):
+            sums[piece, q], counts[piece, q] = 0, 0
+        end = rows * (piece + 1) // pieces
+        for start in range(rows * piece // pieces, end, SHORT):
+            part[:], real[:] = zero, 0
+            for r in range(start, min(end, start + SHORT)):
+                for q in range(width):
+                    v = values[r, q]
+                    d = v - level[q]
+                    d = d * d if square else d
+                    part[q] += d if v == v else zero
+                    real[q] += 1 if v == v else 0
+            for q in range(width):
+                sums[piece, q] += part[q]
+                counts[piece, q] += real[q]

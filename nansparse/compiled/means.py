@@ -11,7 +11,7 @@ from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "8f0342449ef9"
+FROM_OTHERS = "c0c3725e8ec7"
 # Windows that share scratch memory.
 BLOCK = 128
 

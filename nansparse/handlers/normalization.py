@@ -6,7 +6,6 @@ statistics is point-wise and keeps NaN as it is.
 """
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels, kernels_for
 from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.handlers.statistics import PIECE, part_statistics
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
 from nansparse.pending import Pending
@@ -40,8 +40,6 @@ _LAYER = [
 ]
 
 
-# Rows worked on at a time, so that what is in between stays in cache.
-PIECE = 4096
 REAL_ONLY = "statistics over the real values only"
 
 
@@ -120,7 +118,8 @@ def _over_space(
         cells = activation.sites.total // max(len(ends) - 1, 1)
         parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
         found = [
-            _statistics(part.to(wide), cells, groups, activation.partial, nan, bound["eps"]) for part in parts
+            part_statistics(part.to(wide), cells, groups, activation.partial, nan, bound["eps"])
+            for part in parts
         ]
         if kernels is not None and all(
             _fits(bound[n], activation) for n in ("weight", "bias") if bound[n] is not None
@@ -150,44 +149,6 @@ def _scaled(
     shift = -mean * scale
     shift = shift if bound["bias"] is None else shift + bound["bias"].detach()
     return Pending.start(kernels, rows).scaled(scale, shift, ends)
-
-
-def _statistics(
-    rows: Tensor, cells: int, groups: int, partial: bool, nan: float | str, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Take the statistics of rows that share them.
-
-    Args:
-        rows: (P, C), at least float32.
-        cells: Sites that share them, missing ones included.
-        groups: Number of channel groups.
-        partial: Whether rows may hold NaN.
-        nan: "ignore" to take the statistics over the real values, or what every NaN cell counts as.
-        eps: Added to the variance.
-
-    Returns:
-        The mean and one over the standard deviation, each (C,).
-    """
-    width = rows.shape[1] // groups
-
-    def summed(cell: Callable[[Tensor], Tensor]) -> Tensor:
-        total = rows.new_zeros(rows.shape[1])
-        for piece in rows.split(PIECE):
-            found = cell(piece)
-            total += (found.nan_to_num_(0.0, torch.inf, -torch.inf) if partial else found).sum(0)
-        return total.view(groups, width).sum(1)
-
-    count = rows.new_full((groups,), len(rows) * width)
-    if partial:
-        count = summed(lambda piece: (piece == piece).to(rows.dtype))
-    empty, level = torch.zeros_like(count), 0.0
-    if not isinstance(nan, str):
-        empty, level = cells * width - count, nan
-    every = (count + empty).clamp(min=1)
-    mean = (summed(Tensor.clone if partial else Tensor.contiguous) + empty * level) / every
-    spread = mean.repeat_interleave(width)
-    variance = (summed(lambda piece: (piece - spread).square_()) + empty * (level - mean).square()) / every
-    return spread, (variance + eps).rsqrt().repeat_interleave(width)
 
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
