@@ -20,8 +20,10 @@ from torch import Tensor
 
 # Smaller blocks stay in the C library's own lists.
 LEAST_CELLS = 1 << 16
-# Blocks kept at a time, and how much of a block may be left over by who gets it.
-MOST_BLOCKS, LEAST_USED = 8, 0.5
+# Cells kept at a time: operations of torch get their memory elsewhere, so what waits here adds to the peak.
+MOST_CELLS = 5 << 20
+# Share of a block that whoever gets it must need.
+LEAST_USED = 0.5
 # Cells of a cache line; rows begin at one.
 LINE = 16
 
@@ -68,7 +70,6 @@ class RowPool:
             while self._returned:
                 self._free.append(self._returned.popleft())
             self._free.sort(key=len)
-            del self._free[:-MOST_BLOCKS]
             fits = [n for n, b in enumerate(self._free) if LEAST_USED * len(b) <= cells + LINE <= len(b)]
             block = self._free.pop(fits[0]) if fits else np.empty(cells + LINE, np.float32)
         start = -(block.ctypes.data // 4) % LINE
@@ -77,7 +78,8 @@ class RowPool:
         return torch.from_numpy(part).view(shape)
 
     def _give_back(self, block: np.ndarray) -> None:
-        if self._open:
+        waiting = sum(map(len, (*self._returned, *self._free)))
+        if self._open and waiting + len(block) <= MOST_CELLS:
             self._returned.append(block)
 
 

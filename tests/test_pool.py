@@ -8,7 +8,7 @@ import threading
 import torch
 
 import nansparse
-from nansparse.pool import LEAST_CELLS, MOST_BLOCKS, RowPool, empty_rows
+from nansparse.pool import LEAST_CELLS, MOST_CELLS, RowPool, empty_rows
 from tests.session.nets import SegNet, image, seeded
 
 LIKE = torch.empty(0)
@@ -53,12 +53,14 @@ def test_a_block_much_larger_than_needed_is_left() -> None:
         assert empty_rows(LIKE, *SHAPE).data_ptr() != at
 
 
-def test_few_blocks_are_kept() -> None:
+def test_little_is_kept() -> None:
     with RowPool() as pool:
-        blocks = [empty_rows(LIKE, *SHAPE) for _ in range(3 * MOST_BLOCKS)]
+        large = empty_rows(LIKE, MOST_CELLS // 4 + 1, 4)
+        del large
+        assert not pool._returned
+        blocks = [empty_rows(LIKE, *SHAPE) for _ in range(2 * MOST_CELLS // LEAST_CELLS)]
         del blocks
-        empty_rows(LIKE, *SHAPE)
-        assert len(pool._free) <= MOST_BLOCKS
+        assert 0.9 * MOST_CELLS < sum(map(len, pool._returned)) <= MOST_CELLS
     assert not pool._free
     assert not pool._returned
 
