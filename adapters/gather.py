@@ -11,7 +11,7 @@ from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms, write_zeroed_rows
 from nansparse.plan import Taps, plan_windows
-from nansparse.product import CELLS_PER_CHUNK, product, rounded
+from nansparse.product import cells_per_chunk, product, rounded
 from nansparse.scratch import Scratch
 
 
@@ -66,7 +66,7 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps, s
         return
     width = reads * rows.shape[1]
     weight = convolution.packed(taps.positions)
-    step = rounded(min(windows, CELLS_PER_CHUNK // width))
+    step = rounded(min(windows, cells_per_chunk(rows.device) // width))
     gathered = scratch.take("cells", (step * reads, rows.shape[1]), rows)
     for start in range(0, windows, step):
         chosen = taps.table[start : start + step]

@@ -15,7 +15,7 @@ from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms, write_zeroed_rows
 from nansparse.plan import plan_windows
-from nansparse.product import CELLS_PER_CHUNK
+from nansparse.product import cells_per_chunk
 from nansparse.scratch import Scratch
 from nansparse.tiles import Tiles, find_tiles, tile_reach
 from nansparse.workload import Workload, padded
@@ -101,7 +101,7 @@ class TileEngine(Engine):
         """Write the outputs of all tiles, some tiles at a time."""
         windows, channels = convolution.windows, rows.shape[1]
         cells = math.prod(tiles.reach)
-        step = _rounded(min(len(tiles), max(CELLS_PER_CHUNK // max(cells * channels, 1), 1)))
+        step = _rounded(min(len(tiles), max(cells_per_chunk(rows.device) // max(cells * channels, 1), 1)))
         gathered = self._scratch.take("cells", (step * cells, channels), rows)
         convolve = F.conv2d if len(windows.grid) == 2 else F.conv3d
         for start in range(0, len(tiles), step):

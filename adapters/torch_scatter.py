@@ -20,7 +20,7 @@ from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.library import Library
 from nansparse.plan import Taps, plan_windows
 from nansparse.pooled_rows import WindowPeaks, tolerance
-from nansparse.product import CELLS_PER_CHUNK, product, rounded
+from nansparse.product import cells_per_chunk, product, rounded
 
 # Built against the torch that is installed: a wheel kept from another torch would not load.
 LIBRARY = Library("torch_scatter", "pip install --no-build-isolation --no-cache-dir torch-scatter==2.1.2")
@@ -91,7 +91,7 @@ def _multiply(out: Tensor, rows: Tensor, convolution: Convolution, taps: Taps) -
     """Write conv(x0, W) of the windows of some taps."""
     library = LIBRARY.load()
     weights = [convolution.packed([position]).contiguous() for position in taps.positions]
-    step = max(CELLS_PER_CHUNK // (max(len(weights), 1) * max(convolution.out_channels, 1)), 1)
+    step = max(cells_per_chunk(rows.device) // (max(len(weights), 1) * max(convolution.out_channels, 1)), 1)
     for start in range(0, len(taps.table), step):
         table = taps.table[start : start + step]
         real = table < len(rows)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,7 +22,7 @@ from benchmarks import (
     throughput,
 )
 from nansparse.cli.conclusion import print_tables
-from nansparse.evaluation.conditions import fixed_conditions
+from nansparse.evaluation.conditions import find_device, fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.progress import check_output
 from nansparse.evaluation.results import Results
@@ -30,6 +30,7 @@ from nansparse.evaluation.summary import tables as tables_of
 from nansparse.policy import MODES
 
 T = TypeVar("T")
+ON_DEVICES = {"networks", "library-networks"}
 
 
 def main() -> None:
@@ -44,18 +45,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the files")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, for networks and library-networks")
     options = parser.parse_args()
     unknown = [what for what in options.what if what not in BENCHMARKS]
     if unknown or options.repeats < 2:
         parser.error(
             f"expected {', '.join(BENCHMARKS)} and at least 2 repeats, got {unknown or options.repeats}"
         )
+    device = find_device(options.device)
+    if device.type != "cpu" and set(options.what) - ON_DEVICES:
+        parser.error(f"--device is for {' and '.join(sorted(ON_DEVICES))}")
     for what in options.what:
-        path = options.output / f"{what}.json"
+        name = what if device.type == "cpu" else f"{what}-{device.type}"
+        path = options.output / f"{name}.json"
         check_output(path)
         command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         with fixed_conditions(options.threads):
-            results = Results(what, command, describe_environment(), {"repeats": options.repeats})
+            settings = {"repeats": options.repeats, "device": str(device)}
+            results = Results(what, command, describe_environment(device), settings)
             BENCHMARKS[what](results)
         results.complete = True
         print_tables(tables_of(results))
@@ -90,14 +97,18 @@ def _pooling(results: Results) -> None:
 
 def _networks(results: Results) -> None:
     for case in counted(networks.CASES):
-        results.rows += network_runs.measure_network(case, results.settings["repeats"])
+        results.rows += network_runs.measure_network(case, **_run_options(results))
     results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows)}
 
 
 def _library_networks(results: Results) -> None:
     for case in counted(library_networks.CASES):
-        results.rows += network_runs.measure_network(case, results.settings["repeats"], compiled=False)
+        results.rows += network_runs.measure_network(case, compiled=False, **_run_options(results))
     results.analysis["note"] = network_runs.NOTE
+
+
+def _run_options(results: Results) -> dict[str, Any]:
+    return {"repeats": results.settings["repeats"], "device": find_device(results.settings["device"])}
 
 
 def _throughput(results: Results) -> None:

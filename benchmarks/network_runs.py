@@ -2,8 +2,9 @@
 
 The best dense run is the fastest of NCHW, channels last and, where a compiler is at hand, `torch.compile`,
 measured side by side in one process. The bounding box, which any user can crop to, has its own best. Marking,
-cropping and layout changes are part of the time. A dense 2D network gets one slice a call, which is its best
-on a CPU: the layers of one slice reuse memory; so does one in conservative mode, of which a half runs dense.
+cropping and layout changes are part of the time. On a CPU a dense 2D network gets one slice a call, which is
+its best: the layers of one slice reuse memory; so does one in conservative mode, of which a half runs dense.
+On a GPU every way gets all slices in one call.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from nansparse.record import RunRecord
 
 Way = Callable[[], Tensor]
 MARKED_SLICES = 4
+WARMUP = 1
 NCHW, LAST, COMPILED = "dense, NCHW", "dense, channels_last", "dense, compiled"
 BOX, COMPILED_BOX = "dense, bounding box", "dense, compiled, bounding box"
 MARKED_BOX = "background marked, bounding box"
@@ -59,26 +61,29 @@ def bounding_box(x: Tensor) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def measure_network(case: Case, repeats: int, *, compiled: bool = True) -> list[Row]:
+def measure_network(
+    case: Case, repeats: int, *, compiled: bool = True, device: torch.device | None = None
+) -> list[Row]:
     """Time one network, all ways side by side.
 
     Args:
         case: The network and what it sees.
         repeats: Counted rounds.
         compiled: Whether to try `torch.compile`, which takes a minute or so a network.
+        device: What to run on; the CPU when None.
 
     Returns:
         A row a way: "speed_up" over the best dense run, for ways that the bounding box rivals "over_box" too,
         and for sparse ones what was skipped, and Dice with the dense run inside the brain, averaged over
         the labels that it gives there.
     """
-    model, x = _seeded(case), case.image()
+    model, x = _seeded(case).to(device or "cpu"), case.image().to(device or "cpu")
     cell = {"network": case.name, "weights": case.weights, "input": "x".join(map(str, x.shape))}
     box = (slice(None), slice(None), *bounding_box(x))
     with warnings.catch_warnings(), ExitStack() as blocks:
         warnings.simplefilter("ignore", NothingToDoWarning)  # the shares say it
         ways, records, missing = _ways(case, model, x, box, blocks, compiled=compiled)
-        times = time_interleaved(ways, repeats=repeats, warmup=1)
+        times = time_interleaved(ways, repeats=repeats, warmup=WARMUP, device=device)
         rows = {name: Row(cell, name, timing=timing.to_dict()) for name, timing in times.items()}
         dense, inside = ways[LAST]().argmax(1), (x != 0).any(1)
         for name, record in records.items():
@@ -152,11 +157,12 @@ def _ways(
 ) -> tuple[dict[str, Way], dict[str, RunRecord], dict[str, str]]:
     """Set all ways up; also what nansparse records, and why a way is missing."""
     flat = x.dim() == 4
+    one_by_one = flat and not x.is_cuda
     layout: Any = torch.channels_last if flat else torch.channels_last_3d
     last = copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload]
 
     def dense(net: Callable[[Tensor], Tensor], part: Tensor, form: Any = layout) -> Tensor:
-        parts = part.split(1) if flat else (part,)
+        parts = part.split(1) if one_by_one else (part,)
         return torch.cat([net(one.contiguous(memory_format=form)) for one in parts])
 
     ways: dict[str, Way] = {
@@ -182,7 +188,7 @@ def _ways(
         def run() -> Tensor:
             seen = nansparse.mask_background(part, margin=case.margin) if marked else part
             # Marked slices are small, and several share the costs of a call.
-            size = MARKED_SLICES if marked or not flat else 1
+            size = len(seen) if not one_by_one else MARKED_SLICES if marked else 1
             return torch.cat([net(one.contiguous(memory_format=layout)) for one in seen.split(size)])
 
         ways[name] = run

@@ -95,6 +95,8 @@ def _constant(x: Tensor, value: float | Sequence[float] | None) -> Tensor:
 
 def _touching_border(constant: Tensor) -> Tensor:
     """Keep the connected regions that reach the border, (N, *spatial)."""
+    if constant.is_cuda and constant.numel():
+        return _flooded(constant)
     try:
         from scipy.ndimage import label
     except ImportError as error:
@@ -110,6 +112,30 @@ def _touching_border(constant: Tensor) -> Tensor:
         chosen[0] = False
         out.copy_(chosen[numbers.long()])
     return kept.to(constant.device)
+
+
+def _flooded(constant: Tensor) -> Tensor:
+    """Do what `_touching_border` does without leaving the device: flood from the border, axis by axis."""
+    reached = torch.zeros_like(constant)
+    axes = range(1, constant.dim())
+    for axis in axes:
+        for end in (0, constant.shape[axis] - 1):
+            reached.select(axis, end).copy_(constant.select(axis, end))
+    count = -1
+    while count != (count := int(reached.sum())):
+        for axis in axes:
+            reached = _swept(constant, reached, axis)
+            reached = _swept(constant.flip(axis), reached.flip(axis), axis).flip(axis)
+    return reached
+
+
+def _swept(constant: Tensor, reached: Tensor, axis: int) -> Tensor:
+    """Reach what lies behind a reached cell along an axis, with nothing but constant cells between."""
+    shape = [-1 if other == axis else 1 for other in range(constant.dim())]
+    place = torch.arange(constant.shape[axis], dtype=torch.int32, device=constant.device).view(shape)
+    # The last cell that is either reached (odd) or in the way (even); 0 before there is one.
+    last = torch.where(constant, (2 * place + 3) * reached, 2 * place + 2).cummax(axis).values
+    return constant & (last % 2 == 1)
 
 
 def _given(mask: Any, x: Tensor) -> Tensor:

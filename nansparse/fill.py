@@ -16,7 +16,7 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.plan import Taps, WindowPlan
-from nansparse.product import CELLS_PER_CHUNK, product, rounded
+from nansparse.product import cells_per_chunk, product, rounded
 
 
 def zeroed_rows(activation: SparseActivation) -> Tensor:
@@ -121,7 +121,7 @@ def _add_partial(term: Tensor, table: Tensor, weight: Tensor, activation: Sparse
     marks = F.pad(mask.to(weight.dtype), (0, 0, 0, 1))
     found = mask_of.index_select(0, table.flatten()).view(table.shape)
     met = (found.amin(1) < len(holes)).nonzero().flatten()
-    step = max(CELLS_PER_CHUNK // weight.shape[1], 1)
+    step = max(cells_per_chunk(weight.device) // weight.shape[1], 1)
     for chosen in met.split(step):
         # A size met before costs the library no new code: the windows added here read nothing.
         wanted = found.new_full((rounded(len(chosen)), table.shape[1]), len(holes))

@@ -4,8 +4,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Cells multiplied at a time: enough for the product to run at full speed, little enough to stay in cache.
-CELLS_PER_CHUNK = 1_200_000
+# Cells multiplied at a time. On a CPU: enough for the product to run at full speed, little enough to stay in
+# cache. On a GPU: few launches, and less memory than an activation of the sizes that are worth a GPU.
+_CELLS_ON_CPU, _CELLS_ON_GPU = 1_200_000, 1 << 26
+
+
+def cells_per_chunk(device: torch.device) -> int:
+    """Say how many cells to gather and multiply at a time.
+
+    Args:
+        device: Where they are.
+
+    Returns:
+        Their number.
+    """
+    return _CELLS_ON_CPU if device.type == "cpu" else _CELLS_ON_GPU
 
 
 def product(cells: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -13,7 +26,8 @@ def product(cells: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
     In float32 on CPUs `torch.nn.functional.linear` calls a library that reaches less than half the speed of
     the one that runs torch's convolutions (docs/engines.md); torch offers the latter's product to its own
-    compiler, and it is called here where the build has it.
+    compiler, and it is called here where the build has it. On GPUs TF32 follows the setting for convolutions,
+    which the product stands for, and not the one for matrix products.
 
     Args:
         cells: (m, K), contiguous.
@@ -25,6 +39,10 @@ def product(cells: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """
     if _has_convolution_library(cells) and len(cells) and cells.shape[1]:
         return torch.ops.mkldnn._linear_pointwise(cells, weight, bias, "none", [], "")
+    if cells.is_cuda and cells.dtype == torch.float32 and len(cells) and cells.shape[1]:
+        # Rows along the second axis of an image: a convolution that its library runs as a matrix product.
+        image = cells.T[None, :, :, None]
+        return F.conv2d(image, weight[:, :, None, None], bias)[0, :, :, 0].T
     return F.linear(cells, weight, bias)
 
 

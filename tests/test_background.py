@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import nansparse
-from nansparse.background import MISSING
+from nansparse.background import MISSING, _flooded, _touching_border
 from nansparse.errors import InputError
 
 NAN = torch.nan
@@ -38,6 +38,18 @@ def flooded(image: Tensor, margin: int) -> Tensor:
     for cell in reached:
         out[cell] = all(max(abs(a - b) for a, b in zip(cell, k, strict=True)) > margin for k in kept)
     return out
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    grid=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    density=st.floats(0.0, 0.7),
+)
+def test_the_flood_of_gpus_reaches_what_the_labels_of_cpus_reach(
+    seed: int, grid: list[int], density: float
+) -> None:
+    constant = torch.rand(2, *grid, generator=torch.Generator().manual_seed(seed)) >= density
+    assert torch.equal(_flooded(constant), _touching_border(constant))
 
 
 @given(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nansparse.cli.compare import add_comparison, make_comparison, new_results, set_conditions
-from nansparse.cli.options import positive, real
+from nansparse.cli.options import positive, real, words
 from nansparse.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         description="Times single convolutions over share, shape of NaN, geometry, threshold. Axes: size, "
         "channels, kernel, stride, mask, nan_ratio, threshold, dtype, threads, device.",
     )
-    layers.add_argument("--engines", type=_words, default=(), help="engines, and 'auto'; all by default")
+    layers.add_argument("--engines", type=words, default=(), help="engines, and 'auto'; all by default")
     _add_grid_options(layers)
     _add_run_options(layers, "nansparse-bench/layers.json")
     layers.set_defaults(run=run_layers)
@@ -92,7 +92,7 @@ def run_layers(options: argparse.Namespace) -> int:
     from nansparse.cli.conclusion import conclude
     from nansparse.engine import registry
     from nansparse.evaluation.axes import LAYER_AXES
-    from nansparse.evaluation.conditions import fixed_conditions
+    from nansparse.evaluation.conditions import find_device, fixed_conditions
     from nansparse.evaluation.environment import describe_environment
     from nansparse.evaluation.layers import AUTO, check_layer, measure_layer, published_beside_ours
     from nansparse.evaluation.presets import LAYER_PRESETS
@@ -106,7 +106,9 @@ def run_layers(options: argparse.Namespace) -> int:
     with fixed_conditions(options.threads):
         cells = grid.cells(options.threads)
         settings = {"repeats": grid.repeats, "engines": list(options.engines)}
-        fresh = Results("bench-layers", options.command_line, describe_environment(), settings)
+        devices = [find_device(str(cell["device"])) for cell in cells]
+        environment = describe_environment(next((one for one in devices if one.type != "cpu"), None))
+        fresh = Results("bench-layers", options.command_line, environment, settings)
         for cell in cells:
             check_layer(cell)
         results = start_or_resume(fresh, options.output, cells, overwrite=options.overwrite)
@@ -177,7 +179,3 @@ def choose_grid(options: argparse.Namespace, axes: dict[str, Axis], presets: dic
         else find_preset(presets, options.preset)
     )
     return grid.with_axes(read_changes(options.set, axes), options.repeats)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)

@@ -23,6 +23,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Read words with commas between.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The words.
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def real(text: str) -> float:
     """Read a real number; its range is checked where it is used.
 

@@ -164,6 +164,7 @@ _THREADS = Axis(_count, 0, "a whole number >= 1")
 
 LAYER_AXES = {
     "size": Axis(_size, "256x256", "two or three lengths such as 256x256 or 64x64x64"),
+    "batch": Axis(_count, 1, "a whole number >= 1"),
     "channels": Axis(_channels, "64", "a number, or in->out such as 32->64"),
     "kernel": Axis(_kernel, "3", "a length, or one an axis such as 3x3x1"),
     "stride": Axis(_count, 1, "a whole number >= 1"),

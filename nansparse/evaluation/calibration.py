@@ -34,6 +34,17 @@ LAYERS = {
         *((1, 16, 40), (1, 32, 48)),
     ),
 }
+# A GPU takes the layers of a batch, or of a volume, to be busy: one large grid stands for a batch of slices.
+LAYERS_ON_GPU = {
+    2: (
+        *((c, c, s) for c, s in ((16, 512), (32, 512), (64, 128), (64, 512), (64, 1024), (128, 256))),
+        *((128, 128, 512), (1, 32, 512), (7, 64, 512)),
+    ),
+    3: (
+        *((c, c, s) for c, s in ((16, 96), (32, 32), (32, 96), (32, 144), (64, 48), (64, 80), (128, 32))),
+        (1, 32, 96),
+    ),
+}
 # Shares of the sites that are kept, in one compact region and in scattered blocks.
 COMPACT = (0.97, 0.6, 0.3, 0.1)
 SCATTERED = (0.6, 0.2)
@@ -62,13 +73,21 @@ class Measurement:
     seconds: float
 
 
-def layer_count() -> int:
+def _layers(device: torch.device) -> dict[int, tuple[tuple[int, int, int], ...]]:
+    return LAYERS if device.type == "cpu" else LAYERS_ON_GPU
+
+
+def layer_count(device: torch.device) -> int:
     """Say how many convolutions `measure_layers` yields measurements of.
+
+    Args:
+        device: What to run on.
 
     Returns:
         Their number.
     """
-    return sum(len(layers) for layers in LAYERS.values()) * (len(COMPACT) + len(SCATTERED) + len(SINGLE))
+    masks = len(COMPACT) + len(SCATTERED) + len(SINGLE)
+    return masks * sum(len(layers) for layers in _layers(device).values())
 
 
 def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[list[Measurement]]:
@@ -82,7 +101,7 @@ def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[
         The measurements of one convolution.
     """
     generator = torch.Generator().manual_seed(0)
-    for rank, layers in LAYERS.items():
+    for rank, layers in _layers(device).items():
         for inputs, outputs, size in layers:
             grid = (size,) * rank
             x = torch.randn(1, inputs, *grid, generator=generator)

@@ -13,7 +13,10 @@ from nansparse.memory import memory_is_kept
 from nansparse.prices import device_name
 
 # Distributions whose version may change a number in a results file.
-_LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "nilearn", "spconv", "MinkowskiEngine", "torch-scatter")
+_LIBRARIES = (
+    *("numpy", "scipy", "numba", "nibabel", "nilearn", "spconv", "spconv-cu120", "spconv-cu126"),
+    *("spconv-triton", "triton", "MinkowskiEngine", "torch-scatter"),
+)
 
 
 def describe_environment(device: torch.device | None = None) -> dict[str, Any]:

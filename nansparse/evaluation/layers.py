@@ -59,7 +59,7 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
                 ways[name] = _sparse_way(name, activation, convolution, plan=str(cell["plan"]))
         times = time_interleaved(ways, repeats=repeats, device=device)
         kept = len(registry.get("dense").run(activation, convolution).sites)
-    skipped = 1 - kept / math.prod(windows.out_grid)
+    skipped = 1 - kept / (x.shape[0] * math.prod(windows.out_grid))
     return _rows(cell, times, reasons, skipped)
 
 
@@ -100,7 +100,7 @@ def _operands(cell: Cell, device: torch.device) -> tuple[Tensor, Tensor, Tensor]
     channels, out_channels = read_channels(str(cell["channels"]))
     generator = torch.Generator().manual_seed(_SEED)
     dtype = getattr(torch, str(cell["dtype"]))
-    x = torch.randn(1, channels, *grid, generator=generator).to(device, dtype)
+    x = torch.randn(int(cell["batch"]), channels, *grid, generator=generator).to(device, dtype)
     weight = torch.randn(out_channels, channels, *_kernel(cell), generator=generator).to(device, dtype)
     mask = nan_mask(str(cell["mask"]), channels, grid, float(cell["nan_ratio"]), generator)
     return x, weight, mask.to(device)

@@ -38,6 +38,14 @@ _CROSSOVER: Block = {
     "plan": [SHARED],
 }
 
+# float32 with TF32, as torch runs convolutions where nobody says otherwise, and float16.
+_ON_GPU: Block = {
+    "mask": ["brain"],
+    "nan_ratio": [0, 0.5, 0.8, 0.9],
+    "dtype": ["float32", "float16"],
+    "plan": PLANS,
+}
+
 LAYER_PRESETS = {
     "quick": Grid(
         LAYER_AXES,
@@ -72,6 +80,15 @@ LAYER_PRESETS = {
             {"size": ["24x24x24"], "channels": ["128"], **_CROSSOVER},
         ),
         repeats=5,
+    ),
+    # For `--set device=cuda`: it takes a batch or a volume to fill a GPU.
+    "gpu": Grid(
+        LAYER_AXES,
+        (
+            {"size": ["256x256"], "batch": [1, 8, 32], "channels": ["64", "71"], **_ON_GPU},
+            {"size": ["96x96x96", "160x160x160"], "channels": ["32"], **_ON_GPU},
+        ),
+        repeats=9,
     ),
     "paper": Grid(LAYER_AXES, (_TRIALS,), repeats=25),
     "full": Grid(

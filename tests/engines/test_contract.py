@@ -104,10 +104,13 @@ def test_an_engine_computes_the_definitions(name, dtype, grouping, transposed, d
         (1.0, (3, 3), 2),
     ],
 )
-def test_a_window_exactly_at_the_threshold_is_skipped(name, threshold, kernel, channels, whole_sites):
+@devices
+def test_a_window_exactly_at_the_threshold_is_skipped(name, threshold, kernel, channels, whole_sites, device):
     x = exactly_at(threshold, kernel, channels, whole_sites=whole_sites)
-    case = Case(x, values(1, (2, channels, *kernel)), None, {"groups": 1}, threshold, transposed=False)
-    out = run(registry.get(name), case)
+    dtype = torch.float64 if device == "cpu" else torch.float32
+    weight = values(1, (2, channels, *kernel), dtype)
+    case = Case(x.to(dtype), weight, None, {"groups": 1}, threshold, transposed=False)
+    out = run(registry.get(name), case, device)
     assert out.sites.numbers.tolist() == [1]
     assert_holds(out, case)
 
@@ -115,11 +118,12 @@ def test_a_window_exactly_at_the_threshold_is_skipped(name, threshold, kernel, c
 @engines
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["no site", "every site"])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_no_site_and_every_site(name, share, transposed):
+@devices
+def test_no_site_and_every_site(name, share, transposed, device):
     x = values(0, (2, 3, 5, 4), torch.float32)
     x = x if share else x.fill_(torch.nan)
     case = Case(x, values(1, (3, 3, 3, 3), torch.float32), None, {"groups": 1, "padding": 1}, 0.3, transposed)
-    out = run(registry.get(name), case)
+    out = run(registry.get(name), case, device)
     assert len(out.sites) == (2 * 5 * 4 if share else 0)
     assert_holds(out, case)
 
@@ -137,11 +141,12 @@ def test_padding_counts_in_the_denominator(name):
 
 
 @engines
-def test_infinities_are_values_and_stay(name):
+@devices
+def test_infinities_are_values_and_stay(name, device):
     x = torch.ones(1, 1, 3, 3)
     x[..., 0, 0], x[..., 2, 2] = torch.inf, torch.nan
     case = Case(x, torch.ones(1, 1, 1, 1), None, {"groups": 1}, 0.5, transposed=False)
-    out = run(registry.get(name), case)
+    out = run(registry.get(name), case, device)
     assert len(out.sites) == 8
     assert out.rows.isinf().sum() == 1
 
@@ -163,10 +168,11 @@ def test_batch_mates_are_independent(name, seed):
 
 
 @engines
-def test_the_same_input_twice_gives_the_same_bits(name):
+@devices
+def test_the_same_input_twice_gives_the_same_bits(name, device):
     x = with_nan(values(3, (1, 16, 24, 24), torch.float32), "sites", 4)
     case = Case(x, values(5, (16, 16, 3, 3), torch.float32), None, {"groups": 1, "padding": 1}, 0.5, False)
-    first, second = (run(registry.get(name), case).to_dense(0.0) for _ in range(2))
+    first, second = (run(registry.get(name), case, device).to_dense(0.0) for _ in range(2))
     assert torch.equal(first, second)
 
 

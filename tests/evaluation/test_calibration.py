@@ -57,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_engine_is_measured_in_two_and_three_dimensions() -> None:
     engines = [registry.get(name) for name in ("dense", "gather", "tile")]
     measured = list(measure_layers(engines, CPU))
-    assert len(measured) == layer_count()
+    assert len(measured) == layer_count(CPU)
     seen = {(m.engine, m.rank) for some in measured for m in some}
     assert seen == {(name, rank) for name in ("dense", "gather", "tile") for rank in (2, 3)}
 
@@ -70,6 +70,19 @@ def test_the_command_writes_prices(tmp_path: Path, capsys: pytest.CaptureFixture
     assert prices.has("gather", 3)
     assert "predictions are within" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == ["prices.json"]
+
+
+@pytest.mark.usefixtures("small")
+def test_engines_can_be_chosen_and_dense_is_always_among_them(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    assert main(["calibrate", "--threads", "1", "--engines", "gather, gather", "--output", str(path)]) == 0
+    assert set(read_prices(path.read_text()).table) == {"dense", "gather"}
+
+
+@pytest.mark.parametrize("name", ["warp", "spconv-triton"])
+def test_an_engine_that_cannot_be_measured_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "--engines", name]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("device", ["tpu9", "cuda:77"])

@@ -33,7 +33,7 @@ def test_every_preset_has_valid_cells():
     for presets in (LAYER_PRESETS, MODEL_PRESETS):
         for grid in presets.values():
             assert grid.cells(threads=1)
-    with pytest.raises(InputError, match="'slow'.*quick, engines, paper, full"):
+    with pytest.raises(InputError, match="'slow'.*quick, engines, gpu, paper, full"):
         find_preset(LAYER_PRESETS, "slow")
 
 
