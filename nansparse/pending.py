@@ -2,7 +2,7 @@
 
 What follows a convolution in most networks (a norm, a maximum or a sum with another activation, a ReLU) costs
 little arithmetic and a read and a write of every row for each step. `Pending` notes the steps instead. It
-serves float32 on CPUs with numba; anything else is computed at once, by torch.
+serves float32 on CPUs with numba, and GPUs with Triton; anything else is computed at once, by torch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,37 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nansparse.compiled import Kernels
+from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled.availability import Held
+from nansparse.fused import Fused, fused_for
 from nansparse.pool import empty_rows
 
 if TYPE_CHECKING:
     from nansparse.activation import SparseActivation
+
+
+# How the cells of two activations are combined, by name of the torch function: the kind, and the sign that
+# makes a difference a sum and a minimum a maximum.
+NOTHING, SUM, PRODUCT, EXTREME = range(4)
+OPERATIONS = {
+    "maximum": (EXTREME, 1.0),
+    "add": (SUM, 1.0),
+    "sub": (SUM, -1.0),
+    "mul": (PRODUCT, 1.0),
+    "minimum": (EXTREME, -1.0),
+}
+
+
+def steps_for(x: Held) -> Kernels | Fused | None:
+    """Find what can do several steps at once for a tensor or an activation.
+
+    Args:
+        x: What they would work on.
+
+    Returns:
+        The compiled loops on a CPU, the kernels on a GPU; None where there is neither.
+    """
+    return kernels_for(x) or fused_for(x)
 
 
 @dataclass(frozen=True)
@@ -35,15 +61,14 @@ class Pending:
         other: (T, C), what to combine with.
         other_at: int64 (P,), as `at`.
         count: P.
-        slope: (C,), what is not positive is multiplied with.
+        slope: (C,), what is not positive is multiplied with; None for ReLU, or where there is no last step.
         kind: How to combine; 0 for not at all.
         sign: 1, or -1 for a difference or a minimum.
-        relu: Whether to bend by ReLU, not by `slope`.
         is_bent: Whether there is a last step.
         source: The activation whose values are bent: if it is still in use, they are written as well.
     """
 
-    kernels: Kernels
+    kernels: Kernels | Fused
     rows: Tensor
     at: Tensor
     scale: Tensor
@@ -52,15 +77,14 @@ class Pending:
     other: Tensor
     other_at: Tensor
     count: int
-    slope: Tensor
+    slope: Tensor | None = None
     kind: int = 0
     sign: float = 1.0
-    relu: bool = False
     is_bent: bool = False
     source: weakref.ref[SparseActivation] | None = None
 
     @classmethod
-    def start(cls, kernels: Kernels, rows: Tensor) -> Pending:
+    def start(cls, kernels: Kernels | Fused, rows: Tensor) -> Pending:
         """Begin without any step.
 
         Args:
@@ -70,10 +94,8 @@ class Pending:
         Returns:
             The rows as they are.
         """
-        nowhere = torch.empty(0, dtype=torch.int64)
-        channels, whole = rows.shape[1], torch.tensor([0, len(rows)])
-        one, zero = rows.new_ones(1, channels), rows.new_zeros(1, channels)
-        return cls(kernels, rows, nowhere, one, zero, whole, rows, nowhere, len(rows), one[0])
+        lines = rows.new_ones(1, rows.shape[1]), rows.new_zeros(1, rows.shape[1])
+        return cls.scaled(kernels, rows, *lines, torch.tensor([0, len(rows)]))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,10 +117,15 @@ class Pending:
         """Whether it is too late to be combined."""
         return self.kind > 0 or self.is_bent
 
-    def scaled(self, scale: Tensor, shift: Tensor, ends: Tensor) -> Pending:
-        """Add the first step.
+    @classmethod
+    def scaled(
+        cls, kernels: Kernels | Fused, rows: Tensor, scale: Tensor, shift: Tensor, ends: Tensor
+    ) -> Pending:
+        """Begin with the first step.
 
         Args:
+            kernels: What will do it.
+            rows: (R, C).
             scale: (S, C), one line a part.
             shift: (S, C).
             ends: int64 (S + 1,), where the parts end, 0 in front.
@@ -106,13 +133,14 @@ class Pending:
         Returns:
             With this step.
         """
-        return replace(self, scale=scale, shift=shift, ends=ends)
+        nowhere = torch.empty(0, dtype=torch.int64, device=rows.device)
+        return cls(kernels, rows, nowhere, scale, shift, ends, rows, nowhere, len(rows))
 
     def combined(self, name: str, other: Tensor, count: int, at: Tensor, other_at: Tensor) -> Pending:
         """Add the second step.
 
         Args:
-            name: Of the torch function, one of the loop's `OPERATIONS`.
+            name: Of the torch function, one of `OPERATIONS`.
             other: (T, C).
             count: P, number of results.
             at: int64 (P,), which of the rows so far to combine; empty if they are in order.
@@ -121,7 +149,7 @@ class Pending:
         Returns:
             With this step.
         """
-        kind, sign = self.kernels.steps.KINDS[self.kernels.steps.OPERATIONS.index(name)]
+        kind, sign = OPERATIONS[name]
         return replace(self, count=count, at=at, other=other, other_at=other_at, kind=kind, sign=sign)
 
     def bent(self, slope: Tensor | None, source: SparseActivation) -> Pending:
@@ -134,8 +162,7 @@ class Pending:
         Returns:
             With this step.
         """
-        line = self.slope if slope is None else slope
-        return replace(self, slope=line, relu=slope is None, is_bent=True, source=weakref.ref(source))
+        return replace(self, slope=slope, is_bent=True, source=weakref.ref(source))
 
     def run(self) -> Tensor:
         """Do all steps.
@@ -146,11 +173,15 @@ class Pending:
         source = self.source() if self.source is not None else None
         if source is not None and source.pending is None:
             start = Pending.start(self.kernels, source.values)
-            return replace(start, slope=self.slope, relu=self.relu).run()
+            return replace(start, slope=self.slope, is_bent=True).run()
         out = empty_rows(self.rows, *self.shape)
         before = empty_rows(out, self.count if source is not None else 0, self.shape[1])
         steps = (self.rows, self.at, self.scale, self.shift, self.ends, self.other, self.other_at)
-        how = (self.kind, self.sign, int(self.relu), self.slope)
+        relu, slope = self.is_bent and self.slope is None, self.slope
+        if slope is None:
+            # Without a last step, what is not positive keeps its value; ReLU reads no slope.
+            slope = self.scale[0] if relu else self.rows.new_ones(self.shape[1])
+        how = (self.kind, self.sign, int(relu), slope)
         self.kernels.run(self.kernels.steps.run_steps, *steps, *how, before, out)
         if source is not None:
             source.settle(before)

@@ -19,6 +19,8 @@ from nansparse.compiled import Kernels, kernels_for
 from nansparse.compiled.plans import kept_windows, rows_read
 from nansparse.counts import count_nan, nan_per_site
 from nansparse.errors import EngineError
+from nansparse.fused import Fused, fused_for
+from nansparse.fused import plans as fused_plans
 from nansparse.phases import Phase, find_phases, padded_reads
 from nansparse.sites import Sites
 from nansparse.threshold import fewest_skipped, is_skipped
@@ -70,10 +72,11 @@ class WindowPlan:
         per_site = activation.channels if activation.partial else 1
         self._kernels = None
         if not windows.transposed and activation.sites.total < torch.iinfo(torch.int32).max - 2:
-            self._kernels = kernels_for(activation.values)
-        if self._kernels is not None:
-            self._list_kept(self._kernels, activation, per_site, threshold)
-            return
+            self._kernels = kernels_for(activation)
+            kernels = self._kernels or fused_for(activation)
+            if kernels is not None:
+                self._list_kept(kernels, activation, per_site, threshold)
+                return
         counts = count_nan(activation, per_site, windows)
         if windows.transposed:
             cells = (windows.cells().to(counts.device) * per_site).expand(counts.shape)
@@ -89,18 +92,24 @@ class WindowPlan:
         self.cells: int | Tensor = cells.flatten()[out.numbers] if windows.transposed else size
 
     def _list_kept(
-        self, kernels: Kernels, activation: SparseActivation, per_site: int, threshold: float
+        self, kernels: Kernels | Fused, activation: SparseActivation, per_site: int, threshold: float
     ) -> None:
-        """Do what `__init__` does, by compiled loops."""
+        """Do what `__init__` does, by compiled loops or kernels."""
         windows, sites = self.windows, activation.sites
         self.cells = windows.volume * per_site
         limit = fewest_skipped(self.cells, threshold)
         if sites.is_complete and not activation.partial:
             everywhere = Sites(None, sites.batch, windows.out_grid, sites.device)
             self._out = None if windows.out_grid == windows.grid else everywhere
-            self.nan_cells = torch.zeros(1, dtype=torch.int32).expand(everywhere.total)
+            none = torch.zeros(1, dtype=torch.int32, device=sites.device)
+            self.nan_cells = none.expand(everywhere.total)
             return
-        numbers, self.nan_cells = kept_windows(kernels, nan_per_site(activation, per_site), windows, limit)
+        if isinstance(kernels, Fused):
+            nan = nan_per_site(activation, per_site) if activation.partial else None
+            numbers, self.nan_cells = fused_plans.kept_windows(kernels, sites, nan, windows, limit)
+        else:
+            nan = nan_per_site(activation, per_site)
+            numbers, self.nan_cells = kept_windows(kernels, nan, windows, limit)
         same = windows.out_grid == windows.grid and len(numbers) == len(sites)
         if same and (sites.is_complete or torch.equal(numbers, sites.numbers)):
             self._out = None

@@ -14,6 +14,9 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels, kernels_for
 from nansparse.errors import InputError
+from nansparse.fused import fused_for, fused_on
+from nansparse.fused.peaks import and_over_channels, put_back
+from nansparse.fused.peaks import places as fused_places
 from nansparse.pool import empty_rows
 from nansparse.sites import Sites
 from nansparse.windows import Windows
@@ -57,6 +60,9 @@ class PoolMemory:
         """For every cell of the batch: its window and its bit there (uint8; 0 if it is in none)."""
         windows = self.windows
         total = self.batch * math.prod(windows.out_grid)
+        fused = fused_on(self.device) if total < torch.iinfo(torch.int32).max else None
+        if fused is not None:
+            return fused_places(fused, windows, self.batch, self.device)
         dtype = torch.int32 if total < torch.iinfo(torch.int32).max else torch.int64
         window = torch.arange(self.batch, dtype=dtype, device=self.device)
         cell = torch.zeros(self.batch, dtype=torch.uint8, device=self.device)
@@ -175,9 +181,14 @@ class Unpooled:
         window, bit = self.memory.places
         if not sites.is_complete:
             window, bit = (place.index_select(0, sites.numbers) for place in (window, bit))
-        kernels = kernels_for(self.values.values)
+        kernels, fused = kernels_for(self.values), fused_for(self.values)
         if kernels is not None and window.dtype == torch.int32:
             return self._put_back(kernels, sites, window, bit)
+        if fused is not None and window.dtype == torch.int32:
+            values, bits = self.values, [self.memory.winner]
+            bits += [] if self._codes is None else [self._codes]
+            rows, partial = put_back(fused, values.values, values.places, values.sites, (window, bit), bits)
+            return SparseActivation(sites, rows, partial)
         source = self.values.rows
         row = window
         if not self.values.sites.is_complete:
@@ -222,6 +233,9 @@ class Unpooled:
 def _and_over_channels(codes: Tensor) -> Tensor:
     """AND the bytes of each row: (W, C) to (W,)."""
     width = codes.shape[1]
+    fused = fused_on(codes.device)
+    if fused is not None and width:
+        return and_over_channels(fused, codes)
     while width > 1:
         half = width // 2
         rest = codes[:, 2 * half :]

@@ -18,14 +18,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nansparse.compiled.microkernel import LANES
+from nansparse.pending import NOTHING, PRODUCT, SUM
 
 # As in `nansparse.compiled.products`.
 FROM_OTHERS = "73dba075c453"
-# What `run_steps` can do with the cells of two activations, by name of the torch function.
-OPERATIONS = ("maximum", "add", "sub", "mul", "minimum")
-NOTHING, SUM, PRODUCT, EXTREME = range(4)
-# How it does it: the kind, and the sign that makes a difference a sum and a minimum a maximum.
-KINDS = ((EXTREME, 1.0), (SUM, 1.0), (SUM, -1.0), (PRODUCT, 1.0), (EXTREME, -1.0))
 # What it can do last: ReLU, or a slope for what is not positive (PReLU; leaky ReLU; 1 for nothing at all).
 SLOPE, RELU = range(2)
 # Rows that a thread takes at a time.

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import kernels_for
 from nansparse.marked import MarkedTensor
-from nansparse.pending import Pending
+from nansparse.pending import OPERATIONS, Pending, steps_for
 from nansparse.sites import Sites
 from nansparse.unpooling import Unpooled
 
@@ -50,8 +49,8 @@ def combined(name: str, operands: list[SparseActivation]) -> SparseActivation | 
     if len(operands) != 2 or operands[0].channels != operands[1].channels:
         return None
     first, second = operands
-    kernels = kernels_for(first) if kernels_for(second) is not None else None
-    if kernels is None or name not in kernels.steps.OPERATIONS:
+    kernels = steps_for(first) if steps_for(second) is not None and first.dtype == second.dtype else None
+    if kernels is None or name not in OPERATIONS:
         return None
     if name != "sub" and _is_scaled(second) and not _is_scaled(first):
         first, second = second, first

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled import Kernels
+from nansparse.fused import Fused
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.handlers.statistics import PIECE, part_statistics
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
-from nansparse.pending import Pending
+from nansparse.pending import Pending, steps_for
 
 _BATCH = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
 _BATCH = [*_BATCH, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
@@ -64,7 +65,7 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
     if bound["training"] or mean is None:
         ends = [0, len(activation.sites)]
         return _over_space(call, func.__name__, activation, ends, activation.channels, bound)
-    kernels, given = kernels_for(activation), (mean, variance, weight, bias)
+    kernels, given = steps_for(activation), (mean, variance, weight, bias)
     if kernels is not None and all(_fits(x, activation) for x in given if x is not None):
         factor = (variance + bound["eps"]).rsqrt_()
         whole = torch.tensor([0, len(activation.values)])
@@ -113,7 +114,7 @@ def _over_space(
     with call.recorded(name) as facts:
         facts.update(engine="rows", note=REAL_ONLY if isinstance(nan, str) else f"NaN counted as {nan:g}")
         wide = torch.promote_types(activation.dtype, torch.float32)
-        rows, kernels = activation.rows, kernels_for(activation)
+        rows, kernels = activation.rows, steps_for(activation)
         # Rows are sorted by sample, so that each part is a piece of memory.
         cells = activation.sites.total // max(len(ends) - 1, 1)
         parts = [rows[start:end] for start, end in itertools.pairwise(ends)]
@@ -137,18 +138,19 @@ def _over_space(
 
 
 def _fits(x: Tensor, activation: SparseActivation) -> bool:
-    """Say whether one number per channel is given as the compiled loops need it."""
-    return x.dtype == activation.dtype and x.device.type == "cpu" and x.shape == (activation.channels,)
+    """Say whether one number per channel is given as the loops need it."""
+    same = x.dtype == activation.dtype and x.device == activation.device
+    return same and x.shape == (activation.channels,)
 
 
 def _scaled(
-    kernels: Kernels, rows: Tensor, mean: Tensor, factor: Tensor, ends: Tensor, bound: dict[str, Any]
+    kernels: Kernels | Fused, rows: Tensor, mean: Tensor, factor: Tensor, ends: Tensor, bound: dict[str, Any]
 ) -> Pending:
     """Put off (rows - mean) * factor * weight + bias; mean and factor (S, C), one line a part of the rows."""
     scale = factor if bound["weight"] is None else factor * bound["weight"].detach()
     shift = -mean * scale
     shift = shift if bound["bias"] is None else shift + bound["bias"].detach()
-    return Pending.start(kernels, rows).scaled(scale, shift, ends)
+    return Pending.scaled(kernels, rows, scale, shift, ends)
 
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

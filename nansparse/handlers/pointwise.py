@@ -12,6 +12,7 @@ from nansparse.handlers.arguments import named_functions
 from nansparse.handlers.normalization import as_image, as_rows
 from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.pending import Pending
 
 # Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
 UNARY = [
@@ -75,7 +76,7 @@ def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if not len(activation.sites):
         return call.wrap(activation)
     steps, channels = activation.pending, activation.channels
-    if steps is not None and not steps.is_bent and _is_slope(weight, channels, steps.dtype):
+    if steps is not None and not steps.is_bent and _is_slope(weight, steps):
         slope = weight.detach().expand(channels).clone()
         return call.wrap(activation.with_values(steps.bent(slope, activation)))
     return call.wrap(activation.with_values(as_rows(func(as_image(activation.values), weight))))
@@ -92,14 +93,14 @@ def _bent(
         return activation.with_values(steps.bent(None, activation))
     if name == "leaky_relu" and len(rest) + len(options) <= 1:
         given = rest[0] if rest else options.get("negative_slope", 0.01)
-        slope = torch.full((activation.channels,), float(given))
+        slope = torch.full((activation.channels,), float(given), device=activation.device)
         return activation.with_values(steps.bent(slope, activation))
     return None
 
 
-def _is_slope(weight: Any, channels: int, dtype: torch.dtype) -> bool:
-    fits = isinstance(weight, Tensor) and weight.dim() == 1 and len(weight) in (1, channels)
-    return fits and weight.dtype == dtype and weight.device.type == "cpu"
+def _is_slope(weight: Any, steps: Pending) -> bool:
+    fits = isinstance(weight, Tensor) and weight.dim() == 1 and len(weight) in (1, steps.shape[1])
+    return fits and weight.dtype == steps.dtype and weight.device == steps.device
 
 
 def _binary(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import kernels_for
-from nansparse.compiled.peaks import may_tie, peaks_of_rows
-from nansparse.compiled.plans import rows_read
 from nansparse.errors import UnexpectedNaNError
 from nansparse.fill import zeroed_rows
 from nansparse.functional import nan_max_pool
 from nansparse.functional.pooling import pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.handlers.pooled import drawn, finish_overlapping, plain, without_empty
+from nansparse.handlers.tiled import peaks_of_image, peaks_of_sites
 from nansparse.handlers.unbatched import TIES, pool_one
 from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
@@ -88,17 +86,11 @@ def _pool_plain(
     tiles = tiles_the_grid(windows, CELLS_IN_A_CODE)
     sites = Sites(None, x.shape[0], windows.out_grid, x.device)
     last = x.movedim(1, -1)
-    kernels = kernels_for(x) if tiles and last.is_contiguous() and x.numel() else None
-    if kernels is not None:
-        before = Sites(None, x.shape[0], windows.grid, x.device)
-        rows, table = last.reshape(-1, x.shape[1]), rows_read(kernels, before, sites, windows)
-        if not may_tie(kernels, rows, table, call.policy.epsilon):
-            return func(*args, **kwargs)
-        tile, some_tie, nan, infinite = peaks_of_rows(kernels, rows, before.places, table, call.policy)
-        if not nan and not infinite:
-            if not some_tie:
-                return func(*args, **kwargs)
-            return _finish(call, tile, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
+    tile = peaks_of_image(last, windows, sites, call.policy) if tiles else None
+    if tile == "":
+        return func(*args, **kwargs)
+    if isinstance(tile, TilePeaks):
+        return _finish(call, tile, sites, windows, facts, partial=False, indices_wanted=indices_wanted)
     cells = window_cells(last, windows)
     peaks = find_peaks(cells, call.policy.epsilon)
     total = peaks.best.sum()
@@ -129,13 +121,10 @@ def _pool_marked(
     # Threshold 1 keeps every window with a real cell.
     whole = SparseActivation(activation.sites, activation.values, partial=False, laid_out=activation.laid_out)
     plan = plan_windows(whole, windows, 1.0)
-    kernels = kernels_for(activation.values) if tiles else None
-    if kernels is not None:
-        table, place = plan.taps[0].table, activation.places
-        tile, _, _, infinite = peaks_of_rows(kernels, activation.values, place, table, call.policy)
-        if not infinite:
-            facts["engine"] = "rows"
-            return _finish(call, tile, plan.out, windows, facts, **options)
+    tile = peaks_of_sites(activation, plan, windows, call.policy) if tiles else None
+    if tile is not None:
+        facts["engine"] = "rows"
+        return _finish(call, tile, plan.out, windows, facts, **options)
     if (indices_wanted and not tiles) or not bool(zeroed_rows(activation).sum().isfinite()):
         facts["densified"] = 1
         return _pool_literally(call, x.dense(), windows, facts, indices_wanted=indices_wanted)
