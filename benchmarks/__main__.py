@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -45,7 +45,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the files")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda, for networks and library-networks")
+    networks_only = parser.add_argument_group("networks and library-networks")
+    networks_only.add_argument("--device", default="cpu", help="cpu or cuda; its name is part of the file's")
+    networks_only.add_argument(
+        "--slices",
+        type=int,
+        nargs="+",
+        default=[networks.SLICES],
+        help="slices that 2D networks get, in turn",
+    )
+    networks_only.add_argument("--case", default="", metavar="TEXT", help="those with this in their name")
+    networks_only.add_argument("--eager", action="store_true", help="leave torch.compile out")
     options = parser.parse_args()
     unknown = [what for what in options.what if what not in BENCHMARKS]
     if unknown or options.repeats < 2:
@@ -61,7 +71,10 @@ def main() -> None:
         check_output(path)
         command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
         with fixed_conditions(options.threads):
-            settings = {"repeats": options.repeats, "device": str(device)}
+            settings = {"repeats": options.repeats}
+            if what in ON_DEVICES:
+                settings |= {"device": str(device), "slices": options.slices, "case": options.case}
+                settings |= {"eager": options.eager}
             results = Results(what, command, describe_environment(device), settings)
             BENCHMARKS[what](results)
         results.complete = True
@@ -96,19 +109,28 @@ def _pooling(results: Results) -> None:
 
 
 def _networks(results: Results) -> None:
-    for case in counted(networks.CASES):
-        results.rows += network_runs.measure_network(case, **_run_options(results))
+    _measure_networks(results, networks.CASES, compiled=not results.settings["eager"])
     results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows)}
 
 
 def _library_networks(results: Results) -> None:
-    for case in counted(library_networks.CASES):
-        results.rows += network_runs.measure_network(case, compiled=False, **_run_options(results))
+    _measure_networks(results, library_networks.CASES, compiled=False)
     results.analysis["note"] = network_runs.NOTE
 
 
-def _run_options(results: Results) -> dict[str, Any]:
-    return {"repeats": results.settings["repeats"], "device": find_device(results.settings["device"])}
+def _measure_networks(results: Results, cases: Sequence[networks.Case], *, compiled: bool) -> None:
+    settings = results.settings
+    device = find_device(settings["device"])
+    chosen = [case for case in cases if settings["case"] in case.name]
+    inputs = [
+        (case, count)
+        for case in chosen
+        for count in (settings["slices"] if case.image is networks.slices else [1])
+    ]
+    for case, count in counted(inputs):
+        results.rows += network_runs.measure_network(
+            case, settings["repeats"], compiled=compiled, device=device, slices=count
+        )
 
 
 def _throughput(results: Results) -> None:

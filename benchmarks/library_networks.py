@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.networks import CLASSES, SLICES, Case, head, slices
+from benchmarks.networks import CLASSES, Case, head, slices
 from nansparse.errors import InputError
 
 SIDE = 96
@@ -56,10 +56,10 @@ CASES = (
     Case(
         "MONAI UNet, residual, 32 to 256",
         lambda: _volumetric("UNet", channels=(32, 64, 128, 256), strides=(2, 2, 2), num_res_units=2),
-        lambda: head(SIDE),
+        lambda _: head(SIDE),
     ),
-    Case("MONAI BasicUNet, 32 to 256", lambda: _volumetric("BasicUNet"), lambda: head(SIDE)),
-    Case("MONAI SegResNet, 16", lambda: _volumetric("SegResNet", init_filters=16), lambda: head(SIDE)),
+    Case("MONAI BasicUNet, 32 to 256", lambda: _volumetric("BasicUNet"), lambda _: head(SIDE)),
+    Case("MONAI SegResNet, 16", lambda: _volumetric("SegResNet", init_filters=16), lambda _: head(SIDE)),
     Case(
         "MONAI DynUNet, 32 to 320",
         lambda: _volumetric(
@@ -69,14 +69,14 @@ CASES = (
             upsample_kernel_size=STAGES["strides"][1:],
             filters=STAGES["features_per_stage"],
         ),
-        lambda: head(SIDE),
+        lambda _: head(SIDE),
     ),
     Case(
         "MONAI Quicknat, 64 filters",
         lambda: _monai("Quicknat", num_classes=CLASSES, num_channels=7),
-        lambda: slices(SLICES),
+        slices,
         unpools=True,
     ),
-    Case("nnU-Net plain, 32 to 320", lambda: _nnunet(residual=False), lambda: head(SIDE)),
-    Case("nnU-Net residual encoder, 32 to 320", lambda: _nnunet(residual=True), lambda: head(SIDE)),
+    Case("nnU-Net plain, 32 to 320", lambda: _nnunet(residual=False), lambda _: head(SIDE)),
+    Case("nnU-Net residual encoder, 32 to 320", lambda: _nnunet(residual=True), lambda _: head(SIDE)),
 )

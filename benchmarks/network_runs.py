@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import nansparse
-from benchmarks.networks import CASES, CONSERVATIVE, MARKED, STRIDE, Case
+from benchmarks.networks import CASES, CONSERVATIVE, MARKED, SLICES, STRIDE, Case
 from nansparse.errors import NothingToDoWarning
 from nansparse.evaluation.metrics import dice
 from nansparse.evaluation.results import Row
@@ -62,7 +62,12 @@ def bounding_box(x: Tensor) -> tuple[slice, ...]:
 
 
 def measure_network(
-    case: Case, repeats: int, *, compiled: bool = True, device: torch.device | None = None
+    case: Case,
+    repeats: int,
+    *,
+    compiled: bool = True,
+    device: torch.device | None = None,
+    slices: int = SLICES,
 ) -> list[Row]:
     """Time one network, all ways side by side.
 
@@ -71,13 +76,14 @@ def measure_network(
         repeats: Counted rounds.
         compiled: Whether to try `torch.compile`, which takes a minute or so a network.
         device: What to run on; the CPU when None.
+        slices: How many a 2D network gets.
 
     Returns:
         A row a way: "speed_up" over the best dense run, for ways that the bounding box rivals "over_box" too,
         and for sparse ones what was skipped, and Dice with the dense run inside the brain, averaged over
         the labels that it gives there.
     """
-    model, x = _seeded(case).to(device or "cpu"), case.image().to(device or "cpu")
+    model, x = _seeded(case).to(device or "cpu"), case.image(slices).to(device or "cpu")
     cell = {"network": case.name, "weights": case.weights, "input": "x".join(map(str, x.shape))}
     box = (slice(None), slice(None), *bounding_box(x))
     with warnings.catch_warnings(), ExitStack() as blocks:

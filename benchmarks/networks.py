@@ -33,7 +33,8 @@ class Case:
     Attributes:
         name: What tables call it.
         build: Makes it.
-        image: Makes its input, (N, C, *spatial), zero outside the brain.
+        image: Makes its input from a number of slices, (N, C, *spatial), zero outside the brain; a 3D
+            network gets one volume.
         weights: "random" or "trained".
         margin: Background cells that stay around the brain.
         unpools: Whether it unpools, so that conservative mode marks something without a background mask.
@@ -42,7 +43,7 @@ class Case:
 
     name: str
     build: Callable[[], nn.Module]
-    image: Callable[[], Tensor]
+    image: Callable[[int], Tensor]
     weights: str = RANDOM
     margin: int = USUAL_MARGIN
     unpools: bool = False
@@ -92,33 +93,33 @@ CASES = (
     Case(
         "FastSurferCNN, 71 filters, 79 classes",
         _fastsurfer,
-        lambda: slices(SLICES),
+        slices,
         unpools=True,
         goals={_OVER_DENSE: 4.0, _OVER_BOX: 1.3, (CONSERVATIVE, "speed_up"): 1.5},
     ),
     Case(
         "tissue network, 64 filters, 4 classes",
         load_tissue_model,
-        lambda: slices(SLICES),
+        slices,
         weights=TRAINED,
         unpools=True,
     ),
     Case(
         "U-Net, max pooling, 32 to 256",
         lambda: UNet(num_classes=CLASSES),
-        lambda: head(96),
+        lambda _: head(96),
         goals={_OVER_DENSE: 3.0},
     ),
     Case(
         "U-Net, max pooling, 32 to 256, wide field",
         lambda: UNet(num_classes=CLASSES),
-        lambda: head(128),
+        lambda _: head(128),
         goals={_OVER_DENSE: 3.0},
     ),
     Case(
         "U-Net, max unpooling, 32 to 256",
         lambda: UNet(num_classes=CLASSES, unpool=True),
-        lambda: head(96),
+        lambda _: head(96),
         unpools=True,
     ),
 )

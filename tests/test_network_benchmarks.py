@@ -77,7 +77,7 @@ def test_networks_of_libraries_take_what_they_are_shown(case):
     pytest.importorskip("monai")
     with torch.device("meta"):
         model = case.build().eval()
-    shape = (1, *(case.image() if "Quicknat" not in case.name else networks.slices(1)).shape[1:])
+    shape = (1, *(case.image(1)).shape[1:])
     with torch.inference_mode():
         assert model(torch.empty(shape, device="meta")).shape == (shape[0], networks.CLASSES, *shape[2:])
 
@@ -101,7 +101,7 @@ class Unpooled(nn.Module):
 
 
 def test_a_network_is_measured_in_every_way():
-    case = networks.Case("small", Unpooled, lambda: square(2), unpools=True)
+    case = networks.Case("small", Unpooled, lambda _: square(2), unpools=True)
     rows = {row.way: row for row in network_runs.measure_network(case, repeats=1, compiled=False)}
     assert list(rows) == [
         "dense, NCHW",
@@ -169,7 +169,7 @@ def test_a_way_that_cannot_be_compiled_is_named(monkeypatch):
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
-    case = networks.Case("small", lambda: nn.Conv2d(1, 2, 1), lambda: square(1))
+    case = networks.Case("small", lambda: nn.Conv2d(1, 2, 1), lambda _: square(1))
     rows = network_runs.measure_network(case, repeats=1)
     assert [(row.way, row.fault) for row in rows if row.status == "unsupported"] == [
         ("dense, compiled", "RuntimeError: no compiler here"),

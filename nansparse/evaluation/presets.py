@@ -41,9 +41,9 @@ _CROSSOVER: Block = {
 # float32 with TF32, as torch runs convolutions where nobody says otherwise, and float16.
 _ON_GPU: Block = {
     "mask": ["brain"],
-    "nan_ratio": [0, 0.5, 0.8, 0.9],
+    "nan_ratio": [0.5, 0.67, 0.8, 0.9],
     "dtype": ["float32", "float16"],
-    "plan": PLANS,
+    "plan": [SHARED],
 }
 
 LAYER_PRESETS = {

@@ -12,6 +12,19 @@ from nansparse.fused.availability import Fused
 from nansparse.fused.plans import geometry
 from nansparse.plan import WindowPlan
 
+# What the unit that multiplies matrices takes at least along each side.
+NARROWEST = 16
+# Output channels of a tile to its windows, its input channels, its warps and the steps loaded ahead; measured
+# on an H200.
+TILES = {
+    16: (128, 32, 4, 3),
+    32: (128, 32, 4, 3),
+    64: (128, 32, 4, 3),
+    128: (128, 32, 8, 3),
+}
+# The same where there are too few windows for large tiles to occupy a GPU.
+MANY, FEW_WINDOWS = 1 << 14, (64, 32, 4, 3)
+
 
 def multiply_windows(
     fused: Fused, activation: SparseActivation, convolution: Convolution, plan: WindowPlan
@@ -39,7 +52,7 @@ def multiply_windows(
     if fill:
         wide = values.float()
         sums = wide.nansum(1) if activation.partial else wide.sum(1)
-        shares = weight.sum(1, dtype=torch.float32)
+        shares = nothing if activation.partial else weight.sum(1, dtype=torch.float32)
     cells = plan.cells.int() if isinstance(plan.cells, Tensor) else nothing
     tiles = tile_sizes(*shape, activation.channels)
     grid = (-(-shape[0] // tiles["tile_windows"]), -(-shape[1] // tiles["tile_outputs"]))
@@ -77,14 +90,14 @@ def tile_sizes(windows: int, outputs: int, channels: int) -> dict[str, Any]:
     Returns:
         The arguments of the kernel and of its launch that say so.
     """
-    wide = 64 if outputs > 32 else 32 if outputs > 16 else 16
-    deep = 16 if channels <= 16 else 32
+    wide = min(max(1 << (outputs - 1).bit_length(), NARROWEST), max(TILES))
+    tile, deep, warps, stages = TILES[wide] if windows > MANY else FEW_WINDOWS
     return {
-        "tile_windows": 128 if windows > 1 << 14 else 64,
+        "tile_windows": tile,
         "tile_outputs": wide,
-        "tile_channels": deep,
-        "num_warps": 4,
-        "num_stages": 3,
+        "tile_channels": NARROWEST if channels <= NARROWEST else deep,
+        "num_warps": warps,
+        "num_stages": stages,
     }
 
 

@@ -1,6 +1,7 @@
 """The kept windows of a convolution, counted by a Triton kernel."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ def kept_windows(
     return numbers, counts.index_select(0, numbers)
 
 
+@lru_cache(maxsize=256)
 def geometry(windows: Windows) -> dict[str, int]:
     """Name a geometry as the kernels do.
 

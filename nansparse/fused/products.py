@@ -151,11 +151,11 @@ def multiply_windows(
             mask=there[:, None] & real[None, :],
             other=0.0,
         )
-        part = tl.load(
-            weight + (tap * channels + c)[:, None] * outputs + n[None, :],
-            mask=real[:, None] & wanted[None, :],
-            other=0.0,
-        )
+        place = weight + (tap * channels + c)[:, None] * outputs + n[None, :]
+        if channels % tile_channels == 0 and outputs % tile_outputs == 0:
+            part = tl.load(place)
+        else:
+            part = tl.load(place, mask=real[:, None] & wanted[None, :], other=0.0)
         if partial:
             hole = (x != x) | missing[:, None]
             filled = tl.dot(hole.to(x.dtype), part, filled, input_precision=precision)

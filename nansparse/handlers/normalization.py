@@ -148,8 +148,8 @@ def _scaled(
 ) -> Pending:
     """Put off (rows - mean) * factor * weight + bias; mean and factor (S, C), one line a part of the rows."""
     scale = factor if bound["weight"] is None else factor * bound["weight"].detach()
-    shift = -mean * scale
-    shift = shift if bound["bias"] is None else shift + bound["bias"].detach()
+    bias = mean.new_zeros(()) if bound["bias"] is None else bound["bias"].detach()
+    shift = torch.addcmul(bias, mean, scale, value=-1)
     return Pending.scaled(kernels, rows, scale, shift, ends)
 
 
