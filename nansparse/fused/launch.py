@@ -20,10 +20,9 @@ TILES = {
     16: (128, 32, 4, 3),
     32: (128, 32, 4, 3),
     64: (128, 32, 4, 3),
-    128: (128, 32, 8, 3),
 }
 # The same where there are too few windows for large tiles to occupy a GPU.
-MANY, FEW_WINDOWS = 1 << 14, (64, 32, 4, 3)
+MANY, FEW_WINDOWS = 1 << 14, (128, 32, 4, 3)
 
 
 def multiply_windows(
