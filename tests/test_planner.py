@@ -106,9 +106,7 @@ def test_the_choice_and_the_runners_up_are_in_the_record() -> None:
     assert all(f"{name} " in run.summary() for name in record["forecast"])
 
 
-def test_without_any_prices_the_engine_made_for_such_devices_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_any_prices_the_engine_for_gpus_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """No prices come with the package for GPUs; each of them may be measured."""
     engine = nansparse.registry.get("triton")
     monkeypatch.setattr(engine, "unsupported_reasons", lambda *_: [])
