@@ -96,6 +96,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
         "spconv-triton": "nansparse.adapters.spconv:SpconvTritonEngine",
         "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",
         "tile": "nansparse.adapters.tile:TileEngine",
+        "triton": "nansparse.adapters.triton:TritonEngine",
     }
 
 

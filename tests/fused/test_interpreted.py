@@ -1,4 +1,4 @@
-"""The kernels for GPUs, run on a CPU by Triton's own interpreter, each time in a process of its own.
+"""The kernels for GPUs, run on a CPU by Triton's own interpreter, in a process of its own.
 
 Triton decides on import whether it interprets, and what it interprets stands in the place of the loops that
 are compiled for CPUs. Left out: bfloat16, which the interpreter cannot multiply.
@@ -13,25 +13,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FILES = (
+    "engines/test_contract.py",
+    "session/test_enable.py",
+    "handlers/test_pending.py",
+    "handlers/test_binary.py",
+)
 # Small cases: the interpreter needs a second for what a GPU does in no time, and one thread.
-SMALL = "(computes or exactly_at or every_site or padding_counts or infinities)"
-RUNS = {
-    "the contract": [
-        "tests/engines/test_contract.py",
-        "-k",
-        f"triton and {SMALL} and not spconv and not bfloat16",
-    ],
-    "whole models": ["tests/session/test_enable.py", "-k", "equals_its_definition and float32 or triton"],
-    "steps and activations": ["tests/handlers/test_pending.py", "tests/handlers/test_binary.py"],
-}
+CONTRACT = "triton and (computes or exactly_at or every_site or padding_counts or infinities)"
+CHOSEN = (
+    f"({CONTRACT} and not spconv and not bfloat16)"
+    " or (equals_its_definition and float32 and not classifier)"
+    " or test_pending or two_activations or lazily_unpooled"
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", RUNS)
-def test_interpreted(what):
+def test_the_kernels_compute_what_the_definitions_say():
     pytest.importorskip("triton")
-    command = ["env", "TRITON_INTERPRET=1", sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
+    command = [
+        "env",
+        "TRITON_INTERPRET=1",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:xdist",
+        "-k",
+        CHOSEN,
+    ]
     command += ["-p", "no:cacheprovider", "-p", "tests.fused.interpreting", "-o", "filterwarnings=default"]
-    command += RUNS[what]
+    command += [f"tests/{name}" for name in FILES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

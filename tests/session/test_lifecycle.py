@@ -152,7 +152,8 @@ def test_another_thread_may_run_another_model_densely_meanwhile():
         worker.start()
         model(x)
         worker.join()
-    assert torch.equal(found[0], dense)
+    # A new thread may come with another number of OpenMP threads, and sums then round otherwise.
+    torch.testing.assert_close(found[0], dense)
 
 
 def test_the_number_of_threads_may_change_in_between():
