@@ -29,6 +29,7 @@ from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms, zeroed_rows
 from nansparse.library import Library
 from nansparse.plan import WindowPlan, plan_windows
+from nansparse.product import tf32_is_allowed
 
 LARGEST_MASKED_KERNEL = 32  # positions, one bit each
 NOTHING = -1  # in a table: no input row here
@@ -182,18 +183,12 @@ def _conditions(library: Library, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(threads)
         return
     constants: Any = sys.modules[f"{library.name}.constants"]
-    before, constants.SPCONV_ALLOW_TF32 = constants.SPCONV_ALLOW_TF32, _tf32_is_allowed()
+    before, constants.SPCONV_ALLOW_TF32 = constants.SPCONV_ALLOW_TF32, tf32_is_allowed()
     try:
         with torch.cuda.device(device):
             yield
     finally:
         constants.SPCONV_ALLOW_TF32 = before
-
-
-def _tf32_is_allowed() -> bool:
-    # torch refuses to answer the older question once the newer setting has been used.
-    precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
-    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"
 
 
 def _pairs(plan: WindowPlan) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,6 @@ from nansparse.record import RunRecord
 
 # Gives what the network gives, a part a call: putting them together is nobody's work here.
 Way = Callable[[], list[Tensor]]
-WARMUP = 1
 NCHW, LAST, COMPILED = "dense, NCHW", "dense, channels_last", "dense, compiled"
 BOX, COMPILED_BOX = "dense, bounding box", "dense, compiled, bounding box"
 MARKED_BOX = "background marked, bounding box"
@@ -89,7 +88,7 @@ def measure_network(
     with warnings.catch_warnings(), ExitStack() as blocks:
         warnings.simplefilter("ignore", NothingToDoWarning)  # the shares say it
         ways, records, missing = _ways(case, model, x, box, blocks, compiled=compiled)
-        times = time_interleaved(ways, repeats=repeats, warmup=WARMUP, device=device)
+        times = time_interleaved(ways, repeats=repeats, warmup=1, device=device)
         rows = {name: Row(cell, name, timing=timing.to_dict()) for name, timing in times.items()}
         dense, inside = _labels(ways[LAST]()), (x != 0).any(1)
         for name, record in records.items():

@@ -67,3 +67,14 @@ def rounded(windows: int) -> int:
     """
     grain = 256 if windows > 2048 else 64
     return max(-(-windows // grain), 1) * grain
+
+
+def tf32_is_allowed() -> bool:
+    """Say whether torch's convolutions in float32 may use TF32.
+
+    Returns:
+        True if they may.
+    """
+    # torch refuses to answer the older question once the newer setting has been used.
+    precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"

@@ -77,7 +77,7 @@ def test_networks_of_libraries_take_what_they_are_shown(case):
     pytest.importorskip("monai")
     with torch.device("meta"):
         model = case.build().eval()
-    shape = (1, *(case.image(1)).shape[1:])
+    shape = (1, *case.image(1).shape[1:])
     with torch.inference_mode():
         assert model(torch.empty(shape, device="meta")).shape == (shape[0], networks.CLASSES, *shape[2:])
 

@@ -11,18 +11,12 @@ from nansparse.convolution import Convolution
 from nansparse.fused.availability import Fused
 from nansparse.fused.plans import geometry
 from nansparse.plan import WindowPlan
+from nansparse.product import tf32_is_allowed
 
 # What the unit that multiplies matrices takes at least along each side.
 NARROWEST = 16
-# Output channels of a tile to its windows, its input channels, its warps and the steps loaded ahead; measured
-# on an H200.
-TILES = {
-    16: (128, 32, 4, 3),
-    32: (128, 32, 4, 3),
-    64: (128, 32, 4, 3),
-}
-# The same where there are too few windows for large tiles to occupy a GPU.
-MANY, FEW_WINDOWS = 1 << 14, (128, 32, 4, 3)
+# Windows, output channels and input channels of a tile; measured on an H200, where larger tiles were slower.
+TILE_WINDOWS, MOST_OUTPUTS, MOST_CHANNELS = 128, 64, 32
 
 
 def multiply_windows(
@@ -53,7 +47,7 @@ def multiply_windows(
         sums = wide.nansum(1) if activation.partial else wide.sum(1)
         shares = nothing if activation.partial else weight.sum(1, dtype=torch.float32)
     cells = plan.cells.int() if isinstance(plan.cells, Tensor) else nothing
-    tiles = tile_sizes(*shape, activation.channels)
+    tiles = tile_sizes(shape[1], activation.channels)
     grid = (-(-shape[0] // tiles["tile_windows"]), -(-shape[1] // tiles["tile_outputs"]))
     with torch.cuda.device_of(values):
         fused.products.multiply_windows[grid](
@@ -78,34 +72,20 @@ def multiply_windows(
     return out
 
 
-def tile_sizes(windows: int, outputs: int, channels: int) -> dict[str, Any]:
+def tile_sizes(outputs: int, channels: int) -> dict[str, Any]:
     """Choose what one program computes.
 
     Args:
-        windows: Kept windows.
         outputs: Output channels.
         channels: Input channels.
 
     Returns:
         The arguments of the kernel and of its launch that say so.
     """
-    wide = min(max(1 << (outputs - 1).bit_length(), NARROWEST), max(TILES))
-    tile, deep, warps, stages = TILES[wide] if windows > MANY else FEW_WINDOWS
     return {
-        "tile_windows": tile,
-        "tile_outputs": wide,
-        "tile_channels": NARROWEST if channels <= NARROWEST else deep,
-        "num_warps": warps,
-        "num_stages": stages,
+        "tile_windows": TILE_WINDOWS,
+        "tile_outputs": min(max(1 << (outputs - 1).bit_length(), NARROWEST), MOST_OUTPUTS),
+        "tile_channels": NARROWEST if channels <= NARROWEST else MOST_CHANNELS,
+        "num_warps": 4,
+        "num_stages": 3,
     }
-
-
-def tf32_is_allowed() -> bool:
-    """Say whether torch's convolutions in float32 may use TF32.
-
-    Returns:
-        True if they may.
-    """
-    # torch refuses to answer the older question once the newer setting has been used.
-    precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
-    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"

@@ -10,7 +10,7 @@ what is there, and only where a window of the tile holds NaN goes over the kerne
 import triton
 import triton.language as tl
 
-from nansparse.fused.windows import along, coordinates
+from nansparse.fused.windows import coordinates, locate
 
 
 @triton.jit
@@ -42,14 +42,29 @@ def read(
     laid_out: tl.constexpr,
 ):
     """Look up the rows that windows read through a kernel position: row, whether it is there, or missing."""
-    tap_w = tap % kernel_w
-    tap_h = tap // kernel_w % kernel_h
-    tap_d = tap // (kernel_w * kernel_h)
-    at_d, in_d = along(d, tap_d, grid_d, stride_d, padding_d, dilation_d, transposed)
-    at_h, in_h = along(h, tap_h, grid_h, stride_h, padding_h, dilation_h, transposed)
-    at_w, in_w = along(w, tap_w, grid_w, stride_w, padding_w, dilation_w, transposed)
-    inside = live & in_d & in_h & in_w
-    site = ((sample * grid_d + at_d) * grid_h + at_h) * grid_w + at_w
+    site, inside = locate(
+        tap,
+        sample,
+        d,
+        h,
+        w,
+        live,
+        grid_d,
+        grid_h,
+        grid_w,
+        kernel_h,
+        kernel_w,
+        stride_d,
+        stride_h,
+        stride_w,
+        padding_d,
+        padding_h,
+        padding_w,
+        dilation_d,
+        dilation_h,
+        dilation_w,
+        transposed,
+    )
     if complete:
         return site, inside, inside & (site < 0)
     found = tl.load(rows + site, mask=inside, other=0)

@@ -42,6 +42,42 @@ def along(
 
 
 @triton.jit
+def locate(
+    tap,
+    sample,
+    d,
+    h,
+    w,
+    live,
+    grid_d,
+    grid_h,
+    grid_w,
+    kernel_h: tl.constexpr,
+    kernel_w: tl.constexpr,
+    stride_d: tl.constexpr,
+    stride_h: tl.constexpr,
+    stride_w: tl.constexpr,
+    padding_d: tl.constexpr,
+    padding_h: tl.constexpr,
+    padding_w: tl.constexpr,
+    dilation_d: tl.constexpr,
+    dilation_h: tl.constexpr,
+    dilation_w: tl.constexpr,
+    transposed: tl.constexpr,
+):
+    """Find what windows read through one kernel position: the site, and whether it is one."""
+    tap_w = tap % kernel_w
+    tap_h = tap // kernel_w % kernel_h
+    tap_d = tap // (kernel_w * kernel_h)
+    at_d, in_d = along(d, tap_d, grid_d, stride_d, padding_d, dilation_d, transposed)
+    at_h, in_h = along(h, tap_h, grid_h, stride_h, padding_h, dilation_h, transposed)
+    at_w, in_w = along(w, tap_w, grid_w, stride_w, padding_w, dilation_w, transposed)
+    return ((sample * grid_d + at_d) * grid_h + at_h) * grid_w + at_w, live & in_d & in_h & in_w
+
+
+@triton.jit(
+    do_not_specialize=["windows", "sites", "limit", "out_d", "out_h", "out_w", "grid_d", "grid_h", "grid_w"]
+)
 def count_windows(
     rows,  # int32, row of each site, or NaN cells of each site if `counted`
     counts,  # int32 a window, written
@@ -76,14 +112,29 @@ def count_windows(
     sample, d, h, w = coordinates(number, out_h, out_w, out_d)
     count = tl.zeros((at_once,), dtype=tl.int32)
     for tap in range(kernel_d * kernel_h * kernel_w):
-        tap_w = tap % kernel_w
-        tap_h = tap // kernel_w % kernel_h
-        tap_d = tap // (kernel_w * kernel_h)
-        at_d, in_d = along(d, tap_d, grid_d, stride_d, padding_d, dilation_d, False)
-        at_h, in_h = along(h, tap_h, grid_h, stride_h, padding_h, dilation_h, False)
-        at_w, in_w = along(w, tap_w, grid_w, stride_w, padding_w, dilation_w, False)
-        inside = live & in_d & in_h & in_w
-        site = ((sample * grid_d + at_d) * grid_h + at_h) * grid_w + at_w
+        site, inside = locate(
+            tap,
+            sample,
+            d,
+            h,
+            w,
+            live,
+            grid_d,
+            grid_h,
+            grid_w,
+            kernel_h,
+            kernel_w,
+            stride_d,
+            stride_h,
+            stride_w,
+            padding_d,
+            padding_h,
+            padding_w,
+            dilation_d,
+            dilation_h,
+            dilation_w,
+            False,
+        )
         found = tl.load(rows + site, mask=inside, other=0)
         count += found if counted else (inside & (found >= sites)).to(tl.int32)
     tl.store(counts + number, count, mask=live)
