@@ -18,13 +18,14 @@ FILES = (
     "session/test_enable.py",
     "handlers/test_pending.py",
     "handlers/test_binary.py",
+    "fused/test_peaks.py",
 )
 # Small cases: the interpreter needs a second for what a GPU does in no time, and one thread.
 CONTRACT = "triton and (computes or exactly_at or every_site or padding_counts or infinities)"
 CHOSEN = (
     f"({CONTRACT} and not spconv and not bfloat16)"
     " or (equals_its_definition and float32 and not classifier)"
-    " or test_pending or two_activations or lazily_unpooled"
+    " or test_pending or test_peaks or two_activations or lazily_unpooled"
 )
 
 
