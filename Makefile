@@ -57,10 +57,12 @@ $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 # Compiled against the torch that is installed, so no wheel is kept for another one; a few minutes each, and a third more
-# with the debugging symbols that Python's own flags ask for. The path is for build scripts that call `pip` and `python` by
+# with the debugging symbols that Python's own flags ask for. Hence CFLAGS, for tests and not for speed: what setup.py adds
+# comes behind them, so that the compiler has the last word. The path is for scripts that call `pip` and `python` by
 # name.
 COMPILE = PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(WORKERS) DIST_EXTRA_CONFIG="$(abspath $(VENV)/build.cfg)" \
     CXXFLAGS="-O1 -DNDEBUG" CFLAGS="-O1 -DNDEBUG" \
+    CXX="$(abspath tools/g++-with-torch-header)" \
     $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --force-reinstall --use-pep517
 
 $(VENV)/built-torch-scatter: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev
