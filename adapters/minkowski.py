@@ -118,7 +118,7 @@ class MinkowskiEngine(Engine):
         if self.problem:
             return [self.problem]
         reasons = []
-        device = activation.rows.device.type
+        device = activation.device.type
         if device not in self.devices:
             reasons.append(f"device {device}: MinkowskiEngine was built for {' and '.join(self.devices)}")
         if convolution.groups > 1:

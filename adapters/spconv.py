@@ -78,16 +78,16 @@ class SpconvEngine(Engine):
         Returns:
             Reasons; empty if it can.
         """
-        rows, out_grid = activation.rows, convolution.windows.out_grid
-        library = self._library(rows.device)
+        device, dtype, out_grid = activation.device, activation.dtype, convolution.windows.out_grid
+        library = self._library(device)
         if library.problem:
             return [library.problem]
         reasons = []
-        if rows.device.type not in _devices(library):
+        if device.type not in _devices(library):
             devices = " and ".join(_devices(library))
-            reasons.append(f"device {rows.device.type}: {library.versions or library.name} runs on {devices}")
-        if rows.device.type != "cpu" and rows.dtype not in (torch.float32, torch.float16):
-            reasons.append(f"{rows.dtype}: {self.name} runs float32 and float16 on a GPU")
+            reasons.append(f"device {device.type}: {library.versions or library.name} runs on {devices}")
+        if device.type != "cpu" and dtype not in (torch.float32, torch.float16):
+            reasons.append(f"{dtype}: {self.name} runs float32 and float16 on a GPU")
         if convolution.groups > 1:
             reasons.append(f"groups={convolution.groups}: {self.name} runs groups=1")
         cells = max(activation.sites.total, activation.sites.batch * math.prod(out_grid))

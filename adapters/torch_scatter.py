@@ -52,7 +52,7 @@ class TorchScatterEngine(Engine):
         if self.problem:
             return [self.problem]
         reasons = []
-        device = activation.rows.device.type
+        device = activation.device.type
         if device not in self.devices:
             reasons.append(f"device {device}: torch-scatter was built for {' and '.join(self.devices)}")
         if convolution.groups > 1:

@@ -16,7 +16,7 @@ from nansparse.marked import MarkedTensor
 from nansparse.unpooling import PoolMemory
 
 if TYPE_CHECKING:
-    from nansparse.interception import ModelCall
+    from nansparse.model_call import ModelCall
 
 TIES_LOST = "the model computes with pooling indices: the ties remembered with them do not reach an unpooling"
 

@@ -59,7 +59,11 @@ class MarkedTensor(torch.Tensor):
         del view_of
         shape = torch.Size(payload.shape)
         return torch.Tensor._make_wrapper_subclass(
-            cls, shape, strides=_strides(shape, channels_last), dtype=payload.dtype, device=payload.device
+            cls,
+            shape,
+            strides=strides_of(shape, channels_last=channels_last),
+            dtype=payload.dtype,
+            device=payload.device,
         )
 
     def __init__(
@@ -165,7 +169,16 @@ def _same_index(one: Any, other: Any) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _strides(shape: torch.Size, channels_last: bool) -> list[int]:
+def strides_of(shape: torch.Size, *, channels_last: bool) -> list[int]:
+    """Say how a tensor lies in memory.
+
+    Args:
+        shape: Its shape.
+        channels_last: Whether channels come last; else they lie as the shape says.
+
+    Returns:
+        Cells from one entry of each axis to the next.
+    """
     order = list(range(len(shape)))
     if channels_last and len(shape) in (4, 5):
         order = [0, *range(2, len(shape)), 1]

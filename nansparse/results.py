@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from nansparse.deferred import settled
 from nansparse.errors import EnableError, InputError, UnexpectedNaNError
 from nansparse.marked import MarkedTensor
 from nansparse.nesting import held_by, put, tensors_in
 
 if TYPE_CHECKING:
-    from nansparse.interception import ModelCall
+    from nansparse.model_call import ModelCall
 
 _UNEXPECTED = (
     "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a "
@@ -90,7 +91,7 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
 
     def release(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return _plain(call.untaint(value), call, form)
+            return _plain(call.untaint(settled(value)), call, form)
         if id(value) not in seen:
             seen.add(id(value))
             for container, key, held in held_by(value):

@@ -19,8 +19,9 @@ from torch import nn
 
 from nansparse.engine import registry
 from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarning
-from nansparse.handlers import ALWAYS, HANDLERS
-from nansparse.interception import CatchCalls, ModelCall
+from nansparse.handlers import ALWAYS, HANDLERS, STEPS
+from nansparse.interception import CatchCalls
+from nansparse.model_call import ModelCall
 from nansparse.policy import Policy
 from nansparse.pool import RowPool
 from nansparse.preflight import check_call, check_model, unwrapped
@@ -135,7 +136,11 @@ class Session:
             args, kwargs = call.marked_inputs(args), call.marked_inputs(kwargs)
             # Where nothing can mark, there is nothing to catch, and catching has its price.
             idle = trials is not None and trials.nothing_marks and not call.holds_nan
-            with torch.no_grad(), RowPool(), nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS):
+            with (
+                torch.no_grad(),
+                RowPool(),
+                nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS),
+            ):
                 out = forward(*args, **kwargs)
             out = released(out, call, form)
         finally:

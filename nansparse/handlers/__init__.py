@@ -17,7 +17,8 @@ from nansparse.handlers import (
     shape,
     unpooling,
 )
-from nansparse.interception import Handler
+from nansparse.handlers.deferring import STEPS
+from nansparse.model_call import Handler
 
 FAMILIES = (convolution, pooling, adaptive, unpooling, normalization, averages, resampling, pointwise, shape)
 HANDLERS: dict[Any, Handler] = {
@@ -25,4 +26,4 @@ HANDLERS: dict[Any, Handler] = {
 }
 ALWAYS = frozenset({*convolution.HANDLERS, *pooling.HANDLERS, *adaptive.HANDLERS, *unpooling.HANDLERS})
 
-__all__ = ["ALWAYS", "FAMILIES", "HANDLERS"]
+__all__ = ["ALWAYS", "FAMILIES", "HANDLERS", "STEPS"]

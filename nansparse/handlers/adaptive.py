@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from nansparse.handlers import pooling
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.interception import Handler, ModelCall
+from nansparse.model_call import Handler, ModelCall
 
 _NAMES = [("input", REQUIRED), ("output_size", REQUIRED), ("return_indices", False)]
 _WITH_INDICES = (F.adaptive_max_pool2d_with_indices, F.adaptive_max_pool3d_with_indices)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.handlers.arguments import REQUIRED, bind, named_functions
-from nansparse.interception import Handler, ModelCall
+from nansparse.model_call import Handler, ModelCall
 from nansparse.sampling import OUTSIDE, blended
 from nansparse.windows import as_ints
 

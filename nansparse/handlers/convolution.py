@@ -15,8 +15,8 @@ from nansparse.execution import run_convolution
 from nansparse.functional import nan_linear
 from nansparse.functional.checks import check_activation, check_weight
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor, densified
+from nansparse.model_call import ModelCall
 from nansparse.windows import Windows, convolution_windows, transposed_windows
 
 _SHARED = [("input", REQUIRED), ("weight", REQUIRED), ("bias", None), ("stride", 1), ("padding", 0)]

@@ -17,12 +17,12 @@ from nansparse.compiled import Kernels
 from nansparse.fused import Fused
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.handlers.statistics import PIECE, part_statistics
-from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.model_call import Handler, ModelCall
 from nansparse.pending import Pending, steps_for
 
-_BATCH = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
-_BATCH = [*_BATCH, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
+BATCH_NORM = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
+BATCH_NORM = [*BATCH_NORM, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
 _INSTANCE = [
     ("input", REQUIRED),
     ("running_mean", None),
@@ -41,6 +41,7 @@ _LAYER = [
 ]
 
 
+BUFFERS = ("running_mean", "running_var", "weight", "bias")
 REAL_ONLY = "statistics over the real values only"
 
 
@@ -55,25 +56,40 @@ def as_rows(image: Tensor) -> Tensor:
 
 
 def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    bound = bind(_BATCH, args, kwargs)
+    bound = bind(BATCH_NORM, args, kwargs)
     if bound is None or bound["input"].dim() not in (4, 5):
         return NotImplemented
     activation = bound["input"].sparse()
-    mean, variance, weight, bias = (bound[n] for n in ("running_mean", "running_var", "weight", "bias"))
+    mean, variance, weight, bias = (bound[n] for n in BUFFERS)
     if not len(activation.sites):
         return call.wrap(activation)
     if bound["training"] or mean is None:
         ends = [0, len(activation.sites)]
         return _over_space(call, func.__name__, activation, ends, activation.channels, bound)
-    kernels, given = steps_for(activation), (mean, variance, weight, bias)
-    if kernels is not None and all(_fits(x, activation) for x in given if x is not None):
-        factor = (variance + bound["eps"]).rsqrt_()
-        whole = torch.tensor([0, len(activation.values)])
-        steps = _scaled(kernels, activation.values, mean[None], factor[None], whole, bound)
+    kernels = steps_for(activation)
+    steps = None if kernels is None else pending_norm(kernels, activation.values, bound)
+    if steps is not None:
         return call.wrap(activation.with_values(steps))
     image = as_image(activation.values)
     values = as_rows(func(image, mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
     return call.wrap(activation.with_values(values))
+
+
+def pending_norm(kernels: Kernels | Fused, rows: Tensor, bound: dict[str, Any]) -> Pending | None:
+    """Put batch norm with running statistics off.
+
+    Args:
+        kernels: What will do it.
+        rows: (P, C).
+        bound: The arguments of `torch.nn.functional.batch_norm` by name.
+
+    Returns:
+        The step; None where the loops do not take what is given for the channels.
+    """
+    if not all(_fits(bound[name], rows) for name in BUFFERS if bound[name] is not None):
+        return None
+    mean, factor = bound["running_mean"].detach(), (bound["running_var"].detach() + bound["eps"]).rsqrt_()
+    return _scaled(kernels, rows, mean[None], factor[None], torch.tensor([0, len(rows)]), bound)
 
 
 def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -123,7 +139,7 @@ def _over_space(
             for part in parts
         ]
         if kernels is not None and all(
-            _fits(bound[n], activation) for n in ("weight", "bias") if bound[n] is not None
+            _fits(bound[n], rows) for n in ("weight", "bias") if bound[n] is not None
         ):
             mean, factor = (torch.stack(lines) for lines in zip(*found, strict=True))
             return call.wrap(
@@ -137,10 +153,9 @@ def _over_space(
         return call.wrap(activation.with_rows(out))
 
 
-def _fits(x: Tensor, activation: SparseActivation) -> bool:
+def _fits(x: Tensor, rows: Tensor) -> bool:
     """Say whether one number per channel is given as the loops need it."""
-    same = x.dtype == activation.dtype and x.device == activation.device
-    return same and x.shape == (activation.channels,)
+    return x.dtype == rows.dtype and x.device == rows.device and x.shape == rows.shape[1:]
 
 
 def _scaled(

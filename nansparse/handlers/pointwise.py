@@ -10,8 +10,8 @@ from nansparse.activation import SparseActivation
 from nansparse.handlers.alignment import aligned, combined, read_operands
 from nansparse.handlers.arguments import named_functions
 from nansparse.handlers.normalization import as_image, as_rows
-from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.model_call import ModelCall
 from nansparse.pending import Pending
 
 # Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
@@ -76,7 +76,7 @@ def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if not len(activation.sites):
         return call.wrap(activation)
     steps, channels = activation.pending, activation.channels
-    if steps is not None and not steps.is_bent and _is_slope(weight, steps):
+    if steps is not None and not steps.is_bent and is_slope(weight, steps):
         slope = weight.detach().expand(channels).clone()
         return call.wrap(activation.with_values(steps.bent(slope, activation)))
     return call.wrap(activation.with_values(as_rows(func(as_image(activation.values), weight))))
@@ -98,7 +98,16 @@ def _bent(
     return None
 
 
-def _is_slope(weight: Any, steps: Pending) -> bool:
+def is_slope(weight: Any, steps: Pending | Tensor) -> bool:
+    """Say whether a weight of PReLU is given as the loops take it.
+
+    Args:
+        weight: What was given.
+        steps: What would be bent; channels come second in its shape.
+
+    Returns:
+        True if it is one number, or one a channel, of the same dtype and device.
+    """
     fits = isinstance(weight, Tensor) and weight.dim() == 1 and len(weight) in (1, steps.shape[1])
     return fits and weight.dtype == steps.dtype and weight.device == steps.device
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.functional.pooling import TIE_ATOL, draw
-from nansparse.interception import ModelCall
+from nansparse.model_call import ModelCall
 from nansparse.sites import Sites
 from nansparse.ties import Peaks
 

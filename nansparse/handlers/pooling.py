@@ -17,8 +17,8 @@ from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.handlers.pooled import drawn, finish_overlapping, plain, without_empty
 from nansparse.handlers.tiled import peaks_of_image, peaks_of_sites
 from nansparse.handlers.unbatched import TIES, pool_one
-from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.model_call import Handler, ModelCall
 from nansparse.plan import WindowPlan, plan_windows
 from nansparse.sites import Sites
 from nansparse.ties import (

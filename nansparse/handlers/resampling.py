@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.model_call import Handler, ModelCall
 from nansparse.sampling import OUTSIDE, blended, picked
 
 _INTERPOLATE = [("input", REQUIRED), ("size", None), ("scale_factor", None), ("mode", "nearest")]

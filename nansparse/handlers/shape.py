@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor
+from nansparse.model_call import Handler, ModelCall
 from nansparse.sampling import picked
 from nansparse.sites import Sites
 

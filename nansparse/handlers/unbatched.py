@@ -9,8 +9,8 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.functional import nan_max_unpool
-from nansparse.interception import ModelCall
 from nansparse.marked import MarkedTensor, densified
+from nansparse.model_call import ModelCall
 from nansparse.unpooling import PoolMemory
 
 # Remembered ties travel with the indices: an attribute of that very tensor, so they live as long as it does.

@@ -9,8 +9,8 @@ from nansparse.functional import nan_max_unpool
 from nansparse.functional.pooling import pooling_windows
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.handlers.unbatched import TIES, unpool_one
-from nansparse.interception import Handler, ModelCall
 from nansparse.marked import MarkedTensor, densified
+from nansparse.model_call import Handler, ModelCall
 from nansparse.unpooling import PoolMemory, Unpooled
 
 _UNPOOL = [("input", REQUIRED), ("indices", REQUIRED), ("kernel_size", REQUIRED), ("stride", None)]
