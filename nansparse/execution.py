@@ -128,7 +128,7 @@ def run_convolution(
         UnexpectedNaNError: If the layer itself makes NaN out of numbers.
     """
     while True:
-        choice = _choice(registry, wanted, activation, convolution, faults)
+        choice = find_choice(registry, wanted, activation, convolution, faults)
         engine = choice.engines[0]
         try:
             return _checked(engine, registry, activation, convolution, layer), engine, choice
@@ -144,14 +144,25 @@ def run_convolution(
             faults.setdefault(engine.name, told)
 
 
-def _choice(
+def find_choice(
     registry: Registry,
     wanted: str,
     activation: SparseActivation,
     convolution: Convolution,
     faults: dict[str, str],
 ) -> Choice:
-    """Choose the engine, or find the choice made for a layer of the same size that shares the plan."""
+    """Choose the engine, or find the choice made for a layer of the same size that shares the plan.
+
+    Args:
+        registry: All engines.
+        wanted: "auto", or an engine's name.
+        activation: The input.
+        convolution: What to compute.
+        faults: The engines that broke earlier in the run, by name.
+
+    Returns:
+        The choice.
+    """
     if convolution.groups > 1:
         return choose_engine(Unbroken(registry, faults), wanted, activation, convolution)
     choices = plan_windows(activation, convolution.windows, convolution.threshold).choices

@@ -28,7 +28,7 @@ class Choice:
     """The engines that can run a convolution.
 
     Attributes:
-        engines: Best first; never empty.
+        engines: Best first; never empty. An engine that cannot be the fastest is not asked, and left out.
         note: Why an engine that was asked for is not the first; empty if it is.
         forecast: Predicted seconds by engine, for those that have prices; empty where the engine was given.
     """
@@ -78,23 +78,21 @@ def _ranked(
     registry: Registry, activation: SparseActivation, convolution: Convolution, prices: Prices
 ) -> Choice:
     rank = len(convolution.windows.grid)
+    priced = [registry.get(name) for name in registry.names() if _may_be_chosen(name, rank, prices)]
+    least = _least_seconds(priced, activation, convolution, prices)
     able: list[Engine] = []
-    for name in registry.names():
-        engine = registry.get(name)
-        priced = name == "dense" or prices.has(name, rank)
-        priced = priced or (name == WITHOUT_PRICES and not prices.table)
-        if priced and not engine.unsupported_reasons(activation, convolution):
+    forecast: dict[str, float] = {}
+    for engine in sorted(priced, key=lambda e: least[e.name]):
+        # Asking and counting take time too: not for an engine that loses by what any engine has to do.
+        hopeful = least[engine.name] < min(forecast.values(), default=float("inf"))
+        hopeful = hopeful or engine.name == "dense" or not prices.table
+        if hopeful and not engine.unsupported_reasons(activation, convolution):
             able.append(engine)
+            if prices.has(engine.name, rank):
+                work = engine.workload(activation, convolution)
+                forecast[engine.name] = prices.seconds(engine.name, rank, work)
     if not able:
         raise EngineError("no engine can run this convolution: the dense one is gone, install again")
-    least = {e.name: _least_seconds(e.name, activation, convolution, prices) for e in able}
-    forecast: dict[str, float] = {}
-    for engine in sorted(able, key=lambda e: least[e.name]):
-        # Counting work takes time too: not for an engine that loses by what any engine has to do.
-        hopeful = least[engine.name] < min(forecast.values(), default=float("inf"))
-        if hopeful or (engine.name == "dense" and prices.has("dense", rank)):
-            work = engine.workload(activation, convolution)
-            forecast[engine.name] = prices.seconds(engine.name, rank, work)
     limit = forecast.get("dense", float("inf")) * MARGIN
 
     def order(engine: Engine) -> float:
@@ -106,13 +104,22 @@ def _ranked(
     return Choice(tuple(sorted(able, key=order)), "", dict(sorted(forecast.items(), key=lambda f: f[1])))
 
 
+def _may_be_chosen(name: str, rank: int, prices: Prices) -> bool:
+    return name == "dense" or prices.has(name, rank) or (name == WITHOUT_PRICES and not prices.table)
+
+
 def _least_seconds(
-    name: str, activation: SparseActivation, convolution: Convolution, prices: Prices
-) -> float:
+    engines: list[Engine], activation: SparseActivation, convolution: Convolution, prices: Prices
+) -> dict[str, float]:
     """Predict the products of the kept windows alone, which no engine is spared."""
     rank = len(convolution.windows.grid)
-    if convolution.groups > 1 or not prices.has(name, rank):
-        return prices.least(name, rank)
+    least = {engine.name: prices.least(engine.name, rank) for engine in engines}
+    if convolution.groups > 1 or not prices.table:
+        return least
     kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
     weights = convolution.windows.volume * activation.channels * convolution.out_channels
-    return prices.seconds(name, rank, Workload(macs=kept * weights, reads=0, cells=0, writes=0, sites=0))
+    products = Workload(macs=kept * weights, reads=0, cells=0, writes=0, sites=0)
+    return {
+        name: prices.seconds(name, rank, products) if prices.has(name, rank) else seconds
+        for name, seconds in least.items()
+    }

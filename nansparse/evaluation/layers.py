@@ -20,7 +20,7 @@ from nansparse.evaluation.masks import nan_mask
 from nansparse.evaluation.presets import PUBLISHED
 from nansparse.evaluation.results import Cell, Results, Row
 from nansparse.evaluation.timing import Timing, time_interleaved
-from nansparse.planner import choose_engine
+from nansparse.execution import find_choice
 from nansparse.windows import convolution_windows
 
 DENSE, CHANNELS_LAST, AUTO = "dense, NCHW", "dense, channels_last", "auto"
@@ -141,7 +141,7 @@ def _sparse_way(
         if plan == NEW:
             activation.plans.clear()
         if name == AUTO:
-            engine = choose_engine(registry, AUTO, activation, convolution).engines[0]
+            engine = find_choice(registry, AUTO, activation, convolution, {}).engines[0]
         else:
             engine = registry.get(name)
         return engine.run(activation, convolution)
