@@ -64,6 +64,15 @@ class DeferredTensor(torch.Tensor):
         return self.activation.to_dense()
 
     @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run anything outside of a run on the values, so that what a hook kept is like any tensor."""
+        del types
+        if is_question(func):
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+        return func(*tree_map(settled, args), **tree_map(settled, kwargs or {}))
+
+    @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub forgets that it is a classmethod
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -223,6 +225,35 @@ def test_whoever_reads_gets_the_values(reader: str) -> None:
 
     found, _ = caught(model, last(1, X))
     assert_equal_bits([found], [model(last(1, X))])
+
+
+AFTERWARDS: dict[str, Callable[[Tensor], Any]] = {
+    "arithmetic": lambda y: y * 1,
+    "numpy": lambda y: torch.from_numpy(y.numpy()),
+    "asarray": lambda y: torch.from_numpy(np.asarray(y)),
+    "tolist": lambda y: torch.tensor(y.tolist()),
+    "a copy": copy.deepcopy,
+    "a pickle": lambda y: pickle.loads(pickle.dumps(y)),
+    "a method": lambda y: y.detach().clone(),
+    "a change": lambda y: y.add_(0),
+    "dlpack": torch.from_dlpack,
+    "its shape": lambda y: torch.zeros(y.shape) + torch.cat([y]),
+}
+
+
+@pytest.mark.parametrize("reader", AFTERWARDS)
+def test_what_a_hook_kept_is_like_any_tensor_after_the_run(reader: str) -> None:
+    kept: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        kept.append(norm(x))
+        return F.relu(kept[0])
+
+    x = last(1, X)
+    caught(model, x)
+    found = AFTERWARDS[reader](kept[0])
+    assert type(found) is Tensor
+    assert torch.equal(found, norm(x))
 
 
 def test_what_the_model_returns_or_keeps_is_computed() -> None:
