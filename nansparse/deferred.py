@@ -135,10 +135,14 @@ class Deferral:
             return args, kwargs
         if "out" in kwargs or func.__name__ == "__set__" or changes_first(func, args, kwargs):
             # What is about to change may be what a step was going to read.
-            for activation in list(self._waiting):
-                activation.values  # noqa: B018 - asked for, so that it is computed
-            self._waiting.clear()
+            self.finish()
         return _shallow(args), ({k: _shallow(v) for k, v in kwargs.items()} if kwargs else kwargs)
+
+    def finish(self) -> None:
+        """Compute all that is still in use, before something happens to what it would be read from."""
+        for activation in list(self._waiting):
+            activation.values  # noqa: B018 - asked for, so that it is computed
+        self._waiting.clear()
 
 
 def settled(value: Any) -> Any:

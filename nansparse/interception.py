@@ -51,6 +51,12 @@ class CatchCalls(TorchFunctionMode):
         self.call, self.handlers, self.always = call, handlers, always
         self.deferral = Deferral(steps)
 
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Leave no step to be done."""
+        super().__exit__(kind, error, trace)
+        if error is None:
+            self.deferral.finish()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Decide over one call."""
         del types

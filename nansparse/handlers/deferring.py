@@ -22,20 +22,21 @@ LEAST_CELLS = 1 << 20
 
 
 def _normalize(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x: Any = args[0] if args else kwargs.get("input")
     # Most calls of small networks end here.
-    if args and args[0].numel() < LEAST_CELLS:
+    if type(x) not in (Tensor, DeferredTensor) or x.numel() < LEAST_CELLS:
         return NotImplemented
     bound = bind(BATCH_NORM, args, kwargs)
     if bound is None or bound["training"] or bound["running_mean"] is None:
         return NotImplemented
-    rows = _rows(bound["input"])
-    if rows is None or rows.numel() < LEAST_CELLS or torch.is_autocast_enabled("cpu"):
+    rows = None if torch.is_autocast_enabled("cpu") else _rows(x)
+    if rows is None:
         return NotImplemented
     kernels = kernels_for(rows)
     if kernels is None or not _gives_the_same_bits(kernels):
         return NotImplemented
     steps = pending_norm(kernels, rows, bound)
-    return NotImplemented if steps is None else _deferred(bound["input"], steps)
+    return NotImplemented if steps is None else _deferred(x, steps)
 
 
 def _combine(name: str) -> Callable[..., Any]:

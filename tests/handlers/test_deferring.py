@@ -256,6 +256,20 @@ def test_what_a_hook_kept_is_like_any_tensor_after_the_run(reader: str) -> None:
     assert torch.equal(found, norm(x))
 
 
+def test_what_was_read_may_change_after_the_run() -> None:
+    kept: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        kept.append(x * 1)
+        kept.append(norm(kept[0]))
+        return x
+
+    x = last(1, X)
+    caught(model, x)
+    kept[0].zero_()
+    assert torch.equal(kept[1], norm(x))
+
+
 def test_what_the_model_returns_or_keeps_is_computed() -> None:
     kept: dict[str, Tensor] = {}
 
