@@ -11,10 +11,13 @@ from nansparse.evaluation.plots_margins import draw_margins
 from nansparse.evaluation.plots_models import draw_settings, draw_ways
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import varying
+from nansparse.evaluation.summary_layers import AUTO
 from nansparse.imaging.atomic import whole_file
 
-# Okabe and Ito's colour-blind safe colours.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's colour-blind safe colours and Tol's wine; black is for the planner's choice. Where there are
+# more ways than colours, those that come round again have another marker.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
+MARKERS = "os^"
 MOST_PANELS = 12
 
 
@@ -135,12 +138,15 @@ def _point(row: Row) -> tuple[float, float, float, float]:
 def _draw_panel(axis: Any, panel: list[Row], ways: list[str]) -> None:
     limit = sorted({(_point(row)[0], row.values["limit"] or 1.0) for row in panel})
     axis.plot(*zip(*limit, strict=True), color="0.6", linestyle="--", label="limit")
-    for way, colour in zip(ways, COLOURS * len(ways), strict=False):
+    for number, way in enumerate(ways):
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % 3]}
+        if way == AUTO:
+            style = {"color": "black", "marker": "D"}
         points = [_point(row) for row in panel if row.way == way]
         if points:
             x, middle, worst, best = zip(*sorted(points), strict=True)
-            axis.plot(x, middle, color=colour, marker="o", markersize=4, label=way)
-            axis.fill_between(x, worst, best, color=colour, alpha=0.2)
+            axis.plot(x, middle, **style, markersize=4, label=way)
+            axis.fill_between(x, worst, best, color=style["color"], alpha=0.2)
     axis.axhline(1.0, color="0.8", linewidth=1)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.2g}x" if value < 1 else f"{value:g}x")
