@@ -8,6 +8,7 @@ for the values.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,11 @@ from nansparse.activation import SparseActivation
 from nansparse.fallback import changes_first
 from nansparse.marked import strides_of
 from nansparse.questions import is_question
+
+# Operations after which memory may be changed where nobody sees it.
+_HANDS_OUT = frozenset(
+    {"__set__", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"}
+)
 
 
 class DeferredTensor(torch.Tensor):
@@ -54,22 +60,40 @@ class DeferredTensor(torch.Tensor):
     def __init__(self, activation: SparseActivation) -> None:
         """Keep the activation."""
         self.activation = activation
+        self._dense: Tensor | None = None
+        self._lock = threading.Lock()
 
     def settled(self) -> Tensor:
         """Do the steps, once.
 
         Returns:
-            The tensor, (N, C, *spatial); the same memory every time.
+            The tensor, (N, C, *spatial); the same one every time.
         """
-        return self.activation.to_dense()
+        with self._lock:
+            if self._dense is None:
+                self._dense = self.activation.to_dense()
+            return self._dense
+
+    def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a question about shape, dtype and the like; nothing is computed for it.
+
+        Args:
+            func: The question.
+            args: Its arguments; this tensor is the first.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The answer; that of the values once they are there, which may have changed in place since.
+        """
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(self if self._dense is None else self._dense, *args[1:], **kwargs)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run anything outside of a run on the values, so that what a hook kept is like any tensor."""
         del types
-        if is_question(func):
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
+        if is_question(func) and args and isinstance(args[0], DeferredTensor):
+            return args[0].answer(func, args, kwargs or {})
         return func(*tree_map(settled, args), **tree_map(settled, kwargs or {}))
 
     @classmethod
@@ -107,15 +131,15 @@ class Deferral:
             Its result; `NotImplemented` for whatever needs the values.
         """
         step = self._steps.get(func)
-        if step is not None:
+        # Under autocast steps have other types, and with gradients they would have to be recorded.
+        if step is not None and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
             result = step(args, kwargs)
             if isinstance(result, DeferredTensor):
                 self._any = True
                 self._waiting.add(result.activation)
                 return result
         if self._any and args and isinstance(args[0], DeferredTensor) and is_question(func):
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
+            return args[0].answer(func, args, kwargs)
         return NotImplemented
 
     def settle(
@@ -133,7 +157,7 @@ class Deferral:
         """
         if not self._any:
             return args, kwargs
-        if "out" in kwargs or func.__name__ == "__set__" or changes_first(func, args, kwargs):
+        if "out" in kwargs or _changes(func, args, kwargs):
             # What is about to change may be what a step was going to read.
             self.finish()
         return _shallow(args), ({k: _shallow(v) for k, v in kwargs.items()} if kwargs else kwargs)
@@ -155,6 +179,19 @@ def settled(value: Any) -> Any:
         The plain tensor, or the value itself.
     """
     return value.settled() if isinstance(value, DeferredTensor) else value
+
+
+def _changes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operation may change memory; what hands out its address lets others do so."""
+    name = getattr(func, "__name__", "")
+    schema = getattr(func, "_schema", None)
+    return (
+        name in _HANDS_OUT
+        or schema is None
+        and not name
+        or (schema is not None and schema.is_mutable)
+        or changes_first(func, args, kwargs)
+    )
 
 
 def _shallow(value: Any) -> Any:

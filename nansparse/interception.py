@@ -54,7 +54,8 @@ class CatchCalls(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Leave no step to be done."""
         super().__exit__(kind, error, trace)
-        if error is None:
+        # What a hook kept outlives an error in the model, not an interrupt.
+        if error is None or isinstance(error, Exception):
             self.deferral.finish()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

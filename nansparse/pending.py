@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nansparse.compiled import Kernels, kernels_for
 from nansparse.compiled.availability import Held
+from nansparse.errors import NansparseError
 from nansparse.fused import Fused, fused_for
 from nansparse.pool import empty_rows
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from nansparse.activation import SparseActivation
 
 
+_CHANGED = (
+    "the input of a batch norm, or what its result was combined with, was changed in place where nansparse "
+    "does not see it (by a scripted function, say) before the result was used: use the out-of-place "
+    "operation, or .clone() first"
+)
 # How the cells of two activations are combined, by name of the torch function: the kind, and the sign that
 # makes a difference a sum and a minimum a maximum.
 NOTHING, SUM, PRODUCT, EXTREME = range(4)
@@ -66,6 +72,7 @@ class Pending:
         sign: 1, or -1 for a difference or a minimum.
         is_bent: Whether there is a last step.
         source: The activation whose values are bent: if it is still in use, they are written as well.
+        seen: What others can change as well, and its version when the step was put off.
     """
 
     kernels: Kernels | Fused
@@ -82,6 +89,7 @@ class Pending:
     sign: float = 1.0
     is_bent: bool = False
     source: weakref.ref[SparseActivation] | None = None
+    seen: tuple[tuple[Tensor, int], ...] = ()
 
     @classmethod
     def start(cls, kernels: Kernels | Fused, rows: Tensor) -> Pending:
@@ -94,7 +102,8 @@ class Pending:
         Returns:
             The rows as they are.
         """
-        lines = rows.new_ones(1, rows.shape[1]), rows.new_zeros(1, rows.shape[1])
+        # Adding minus zero keeps the sign of every zero.
+        lines = rows.new_ones(1, rows.shape[1]), rows.new_full((1, rows.shape[1]), -0.0)
         return cls.scaled(kernels, rows, *lines, torch.tensor([0, len(rows)]))
 
     @property
@@ -164,12 +173,29 @@ class Pending:
         """
         return replace(self, slope=slope, is_bent=True, source=weakref.ref(source))
 
+    def reading(self, x: Tensor) -> Pending:
+        """Remember that a tensor is read which others can change.
+
+        Args:
+            x: The tensor.
+
+        Returns:
+            With that.
+        """
+        # In inference mode torch counts no versions.
+        return self if x.is_inference() else replace(self, seen=(*self.seen, (x, x._version)))
+
     def run(self) -> Tensor:
         """Do all steps.
 
         Returns:
             The result, (P, C).
+
+        Raises:
+            NansparseError: If something that was to be read has been changed.
         """
+        if any(x._version != version for x, version in self.seen):
+            raise NansparseError(_CHANGED)
         source = self.source() if self.source is not None else None
         if source is not None and source.pending is None:
             start = Pending.start(self.kernels, source.values)

@@ -101,7 +101,8 @@ class _RowLoop:
             self.store(value, before, at)
             rest = ir.Constant(self.vector, [0.0] * self.lanes)
             if self.bend == RELU:
-                positive = builder.fcmp_unordered(">", value, rest)
+                # As torch's: minus zero stays what it is.
+                positive = builder.fcmp_unordered(">=", value, rest)
             else:
                 positive = builder.fcmp_ordered(">", value, rest)
                 rest = builder.fmul(value, self.load(slope, at))

@@ -12,7 +12,7 @@ from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels, kernels_for
 from nansparse.deferred import DeferredTensor
 from nansparse.handlers.arguments import bind, named_functions
-from nansparse.handlers.normalization import BATCH_NORM, pending_norm
+from nansparse.handlers.normalization import BATCH_NORM, BUFFERS, pending_norm
 from nansparse.handlers.pointwise import DROPOUT, is_slope
 from nansparse.pending import OPERATIONS, Pending
 from nansparse.sites import Sites
@@ -27,16 +27,16 @@ def _normalize(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if type(x) not in (Tensor, DeferredTensor) or x.numel() < LEAST_CELLS:
         return NotImplemented
     bound = bind(BATCH_NORM, args, kwargs)
-    if bound is None or bound["training"] or bound["running_mean"] is None:
+    if bound is None or bound["training"] or any(bound[name] is None for name in BUFFERS[:2]):
         return NotImplemented
-    rows = None if torch.is_autocast_enabled("cpu") else _rows(x)
-    if rows is None:
+    rows = _rows(x)
+    if rows is None or not isinstance(bound["momentum"], float) or not bound["eps"] > 0:
         return NotImplemented
     kernels = kernels_for(rows)
     if kernels is None or not _gives_the_same_bits(kernels):
         return NotImplemented
     steps = pending_norm(kernels, rows, bound)
-    return NotImplemented if steps is None else _deferred(x, steps)
+    return NotImplemented if steps is None else _deferred(x, steps.reading(rows))
 
 
 def _combine(name: str) -> Callable[..., Any]:
@@ -53,7 +53,8 @@ def _combine(name: str) -> Callable[..., Any]:
         if other is None:
             return NotImplemented
         nowhere = other.new_empty(0, dtype=torch.int64)
-        return _deferred(first, steps.combined(name, other, len(other), nowhere, nowhere))
+        steps = steps.combined(name, other, len(other), nowhere, nowhere)
+        return _deferred(first, steps.reading(other))
 
     return combine
 
@@ -87,8 +88,9 @@ def _relu_(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _dropout(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Hand the tensor on, where nothing is dropped."""
-    training = args[2] if len(args) > 2 else kwargs.get("training", True)
-    return args[0] if args and training is False else NotImplemented
+    bound = bind([("input", None), ("p", 0.5), ("training", True), ("inplace", False)], args, kwargs)
+    off = bound is not None and bound["training"] is False and 0 <= bound["p"] <= 1
+    return bound["input"] if bound is not None and off else NotImplemented
 
 
 def _bent(x: Any, slope: Tensor | None, *, in_place: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,8 @@ READ_THEN_CHANGED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "the input, through a view": lambda x, _: x.permute(0, 2, 3, 1)[..., 0].zero_(),
     "the input, through .data": lambda x, _: x.data.fill_(2),
     "the input, as out=": lambda x, _: torch.add(x, 1, out=x),
+    "the input, by an overload": lambda x, _: torch.ops.aten.add_.Tensor(x, torch.ones(1)),
+    "the input, by numpy": lambda x, _: x.numpy().fill(0),
     "the input, by a flag": lambda x, _: F.hardtanh(x, inplace=True),
     "the other": lambda _, other: other.mul_(-1),
 }
@@ -188,6 +191,81 @@ def test_a_change_in_place_is_seen_under_every_name() -> None:
     assert_equal_bits(found, model(last(1, X)))
 
 
+METADATA: dict[str, Callable[[Tensor], Any]] = {
+    "data": lambda y: setattr(y, "data", torch.zeros_like(y)),
+    "unsqueeze_": lambda y: y.unsqueeze_(0),
+    "transpose_": lambda y: y.transpose_(2, 3),
+    "squeeze_": lambda y: y.squeeze_(),
+    "requires_grad_": lambda y: y.requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("change", METADATA)
+def test_a_change_of_its_shape_is_seen_as_well(change: str) -> None:
+    def model(x: Tensor) -> tuple[Tensor, ...]:
+        y = norm(x)
+        METADATA[change](y)
+        return (y * 1, torch.tensor(y.shape), torch.tensor(y.requires_grad))
+
+    x = last(1, (1, 5, 4, 3))
+    found, _ = caught(model, x)
+    with torch.no_grad():
+        assert_equal_bits(found, model(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+def test_a_change_that_nobody_can_see_is_told() -> None:
+    @torch.jit.script
+    def change(x: Tensor) -> Tensor:
+        return x.add_(1.0)
+
+    def model(x: Tensor) -> Tensor:
+        x = x * 1
+        y = norm(x)
+        change(x)
+        return F.relu(y)
+
+    with pytest.raises(nansparse.NansparseError, match="changed in place"):
+        caught(model, last(1, X))
+
+
+def test_what_a_hook_kept_outlives_an_error_in_the_model() -> None:
+    kept: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        kept.append(norm(x))
+        raise ValueError
+
+    x = last(1, X)
+    expected = norm(x)
+    with pytest.raises(ValueError):
+        caught(model, x)
+    x.zero_()
+    assert torch.equal(kept[0], expected)
+
+
+def test_gradients_within_the_model_are_those_of_torch() -> None:
+    def model(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(F.relu(norm(x)).sum(), x)[0]
+
+    x = last(1, X)
+    found, _ = caught(model, x)
+    assert_equal_bits([found], [model(x)])
+
+
+def test_zeros_keep_their_sign() -> None:
+    def model(x: Tensor) -> tuple[Tensor, ...]:
+        y = torch.mul(norm(x), torch.zeros_like(x))
+        leaky = F.leaky_relu(y, 0.1)
+        return F.relu(y).signbit(), y.signbit(), leaky.signbit()
+
+    x = last(1, X)
+    found, _ = caught(model, x)
+    assert_equal_bits(found, model(x))
+
+
 class _Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -200,9 +278,16 @@ def scripted(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x)
 
 
+@cache
+def traced_layer() -> nn.Module:
+    return torch.jit.trace(nn.Conv2d(5, 2, 3).eval(), torch.ones(X))
+
+
 READERS: dict[str, Callable[[Tensor], Any]] = {
     "a scripted function": scripted,
     "an autograd function": _Square.apply,
+    "a traced module": lambda y: traced_layer()(y),
+    "autocast": lambda y: torch.autocast("cpu", torch.bfloat16)(lambda: F.prelu(y, torch.full((5,), 0.3)))(),
     "numpy": lambda y: torch.from_numpy(y.numpy().copy()),
     "the address": lambda y: torch.tensor(y.data_ptr() != 0),
     "a list": lambda y: torch.cat([y, y], 1),
@@ -218,13 +303,16 @@ READERS: dict[str, Callable[[Tensor], Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("reader", READERS)
 def test_whoever_reads_gets_the_values(reader: str) -> None:
     def model(x: Tensor) -> Any:
         return READERS[reader](norm(x)) + 0
 
+    with torch.no_grad():
+        expected = model(last(1, X))
     found, _ = caught(model, last(1, X))
-    assert_equal_bits([found], [model(last(1, X))])
+    assert_equal_bits([found], [expected])
 
 
 AFTERWARDS: dict[str, Callable[[Tensor], Any]] = {
