@@ -283,10 +283,14 @@ def traced_layer() -> nn.Module:
     return torch.jit.trace(nn.Conv2d(5, 2, 3).eval(), torch.ones(X))
 
 
+def traced(x: Tensor) -> Tensor:
+    return traced_layer()(x)
+
+
 READERS: dict[str, Callable[[Tensor], Any]] = {
     "a scripted function": scripted,
     "an autograd function": _Square.apply,
-    "a traced module": lambda y: traced_layer()(y),
+    "a traced module": traced,
     "autocast": lambda y: torch.autocast("cpu", torch.bfloat16)(lambda: F.prelu(y, torch.full((5,), 0.3)))(),
     "numpy": lambda y: torch.from_numpy(y.numpy().copy()),
     "the address": lambda y: torch.tensor(y.data_ptr() != 0),
