@@ -20,10 +20,11 @@ from torch.utils._pytree import tree_map
 from nansparse.activation import SparseActivation
 from nansparse.fallback import changes_first
 from nansparse.marked import strides_of
+from nansparse.nesting import shallow_map
 from nansparse.questions import is_question
 
-# Operations after which memory may be changed where nobody sees it.
-_HANDS_OUT = frozenset(
+# Operations that change memory without saying so, or after which it may be changed where nobody sees it.
+_MAY_CHANGE = frozenset(
     {"__set__", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"}
 )
 
@@ -157,10 +158,10 @@ class Deferral:
         """
         if not self._any:
             return args, kwargs
-        if "out" in kwargs or _changes(func, args, kwargs):
+        if _changes(func, args, kwargs):
             # What is about to change may be what a step was going to read.
             self.finish()
-        return _shallow(args), ({k: _shallow(v) for k, v in kwargs.items()} if kwargs else kwargs)
+        return shallow_map(settled, args), shallow_map(settled, kwargs)
 
     def finish(self) -> None:
         """Compute all that is still in use, before something happens to what it would be read from."""
@@ -183,23 +184,10 @@ def settled(value: Any) -> Any:
 
 def _changes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Say whether an operation may change memory; what hands out its address lets others do so."""
-    name = getattr(func, "__name__", "")
-    schema = getattr(func, "_schema", None)
-    return (
-        name in _HANDS_OUT
-        or schema is None
-        and not name
-        or (schema is not None and schema.is_mutable)
-        or changes_first(func, args, kwargs)
-    )
-
-
-def _shallow(value: Any) -> Any:
-    # What lies deeper is computed by the tensor itself.
-    if type(value) in (list, tuple):
-        return type(value)(settled(v) if isinstance(v, Tensor) else _inner(v) for v in value)
-    return settled(value)
-
-
-def _inner(value: Any) -> Any:
-    return type(value)(map(settled, value)) if type(value) in (list, tuple) else value
+    name, schema = getattr(func, "__name__", ""), getattr(func, "_schema", None)
+    if "out" in kwargs or name in _MAY_CHANGE:
+        return True
+    if schema is not None:
+        return bool(schema.is_mutable)
+    # What has no name either (a traced layer) may do anything.
+    return not name or changes_first(func, args, kwargs)

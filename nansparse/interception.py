@@ -25,6 +25,7 @@ from nansparse.deferred import Deferral
 from nansparse.fallback import changes_first, operation_name, run_dense
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
+from nansparse.nesting import shallow_map
 from nansparse.questions import is_question
 from nansparse.tainted import VIEWS
 
@@ -105,9 +106,9 @@ class CatchCalls(TorchFunctionMode):
         """Mark the plain arguments that NaN was written into, but the one that is written to."""
         untaint = self.call.untaint
         first, rest = args[:1], args[1:]
-        first = first if changes_first(func, args, kwargs) else _shallow_map(untaint, first)
-        named = {k: v if k == "out" else _shallow_map(untaint, v) for k, v in kwargs.items()}
-        return (*first, *_shallow_map(untaint, rest)), named
+        first = first if changes_first(func, args, kwargs) else shallow_map(untaint, first)
+        named = {k: v if k == "out" else shallow_map(untaint, v) for k, v in kwargs.items()}
+        return (*first, *shallow_map(untaint, rest)), named
 
 
 def _any_marked(values: Iterable[Any]) -> bool:
@@ -117,11 +118,3 @@ def _any_marked(values: Iterable[Any]) -> bool:
         if isinstance(value, (list, tuple)) and any(isinstance(item, MarkedTensor) for item in value):
             return True
     return False
-
-
-def _shallow_map(change: Callable[[Any], Any], values: Any) -> Any:
-    if isinstance(values, dict):
-        return {key: _shallow_map(change, value) for key, value in values.items()}
-    if type(values) in (list, tuple):
-        return type(values)(_shallow_map(change, value) for value in values)
-    return change(values)

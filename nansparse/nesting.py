@@ -95,3 +95,20 @@ def with_changed(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return made
 
     return tree_map(walk, values)
+
+
+def shallow_map(change: Callable[[Any], Any], values: Any) -> Any:
+    """Change what the arguments of an operation hold, in lists, tuples and dictionaries.
+
+    Args:
+        change: Gives the value itself or another in its place.
+        values: The arguments.
+
+    Returns:
+        The arguments; other containers are left alone.
+    """
+    if isinstance(values, dict):
+        return {key: shallow_map(change, value) for key, value in values.items()}
+    if type(values) in (list, tuple):
+        return type(values)(shallow_map(change, value) for value in values)
+    return change(values)

@@ -59,6 +59,16 @@ def test_auto_leaves_out_engines_that_cannot_run_it() -> None:
     assert [engine.name for engine in choice.engines] == ["dense"]
 
 
+def test_an_engine_that_cannot_win_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for name in ("gather", "tile"):
+        engine = nansparse.registry.get(name)
+        monkeypatch.setattr(engine, "unsupported_reasons", lambda *_, name=name: asked.append(name) or [])
+    choice = choose_engine(nansparse.registry, "auto", *layer(), flat(dense=2.0, gather=1.0, tile=3.0))
+    assert asked == ["gather"]
+    assert [engine.name for engine in choice.engines] == ["gather", "dense"]
+
+
 def test_more_work_changes_the_choice() -> None:
     prices = Prices({"dense": {"2": (0, 1.0, 0, 0, 0, 0)}, "gather": {"2": (0, 2.0, 0, 0, 0, 0)}}, "made up")
     chosen = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels, kernels_for
-from nansparse.deferred import DeferredTensor
+from nansparse.deferred import DeferredTensor, settled
 from nansparse.handlers.arguments import bind, named_functions
 from nansparse.handlers.normalization import BATCH_NORM, BUFFERS, pending_norm
 from nansparse.handlers.pointwise import DROPOUT, is_slope
@@ -112,8 +112,7 @@ def _scaled(x: Any) -> Pending | None:
 
 def _rows(x: Any) -> Tensor | None:
     """View a tensor as rows (N * grid, C); None where that takes a copy, or where it is of another kind."""
-    if isinstance(x, DeferredTensor):
-        return x.activation.values
+    x = settled(x)
     if type(x) is not Tensor or x.dim() not in (4, 5) or x.device.type != "cpu" or x.dtype != torch.float32:
         return None
     layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
