@@ -31,9 +31,13 @@ NETWORKS = (DEMONSTRATION, VOLUMETRIC)
 RATIOS = (0.0, 0.5, 0.9)
 DENSE, SPARSE = "dense, channels_last", "conservative 0.5"
 FORWARDS, SETTLED = 200, 20
+# Cells a side of what is run before peaks are measured.
+SMALL = 32
 NOTE = (
-    "Peak: growth of the resident memory over what was held before the first of three forwards, in a process "
-    "of its own; of dense: sparse peak over dense peak. NaN: a compact mask around the middle. Growth: "
+    "First call: growth of the resident memory over a call with a few cells, in a process of its own: "
+    "libraries are loaded then (for a sparse run numba's too), and weights are laid out. Peak: growth over "
+    "what was held after it, in three forwards; of dense: sparse peak over dense peak. NaN: a compact mask "
+    "around the middle. Growth: "
     f"resident memory and living tensors after {FORWARDS} forwards over those after {SETTLED}, on the middle "
     "half of each side."
 )
@@ -52,11 +56,10 @@ def measure_peaks(network: str, ratio: float, threads: int) -> list[Row]:
     """
     cell = {"network": network, "nan_ratio": ratio}
     dense, sparse = (_alone(_peak, network, ratio, way, threads) for way in (DENSE, SPARSE))
-    rows = [Row(cell, DENSE, values={"peak_memory_mib": dense})]
-    own: dict[str, float | None] = {"peak_memory_mib": sparse}
-    if dense and sparse is not None:
-        own["of_dense"] = sparse / dense
-    return [*rows, Row(cell, SPARSE, policy=nansparse.Policy().to_dict(), values=own)]
+    if dense["peak_memory_mib"] and sparse["peak_memory_mib"] is not None:
+        sparse["of_dense"] = sparse["peak_memory_mib"] / dense["peak_memory_mib"]
+    policy = nansparse.Policy().to_dict()
+    return [Row(cell, DENSE, values=dense), Row(cell, SPARSE, policy=policy, values=sparse)]
 
 
 def measure_growth(network: str, ratio: float, threads: int) -> Row:
@@ -101,11 +104,19 @@ def _alone(measure: Any, *arguments: Any) -> Any:
         return process.submit(measure, *arguments).result()
 
 
-def _peak(network: str, ratio: float, way: str, threads: int) -> float | None:
+def _peak(network: str, ratio: float, way: str, threads: int) -> dict[str, float | None]:
     with fixed_conditions(threads):
         model, x = _network(network), _input(network, ratio, way)
+        small = torch.zeros_like(x[(..., *[slice(SMALL)] * (x.dim() - 2))])
+        if way == SPARSE:
+            small[..., : SMALL // 2] = torch.nan
         with _enabled(model, way):
-            return peak_memory(lambda: [model(x) for _ in range(3)][-1], torch.device("cpu"))
+            before = resident_memory()
+            model(small)
+            after = resident_memory()
+            first = None if before is None or after is None else after - before
+            peak = peak_memory(lambda: [model(x) for _ in range(3)][-1], torch.device("cpu"))
+    return {"first_call_mib": first, "peak_memory_mib": peak}
 
 
 def _growth(network: str, ratio: float, way: str, threads: int) -> tuple[float | None, float]:

@@ -1,9 +1,9 @@
-"""Memory for rows that is used again within one call of a model.
+"""Memory for rows that is used again within a `with` block.
 
 Every operation of a network writes a new activation, and drops one. The C library gives blocks that large
 back to the system and gets them anew, and the system clears every page of them: on a CPU that can take as
-long as the arithmetic. `RowPool` hands out what was dropped before. It lives as long as the call and leaves
-nothing behind.
+long as the arithmetic. `RowPool` hands out what was dropped before, by an earlier call of the model too, as
+the caching allocators of GPUs do. It lives as long as the block and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import math
 import threading
 import weakref
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from torch import Tensor
 
 # Smaller blocks stay in the C library's own lists.
 LEAST_CELLS = 1 << 16
-# Cells kept at a time: operations of torch get their memory elsewhere, so what waits here adds to the peak.
+# Cells that may wait in any case.
 MOST_CELLS = 5 << 20
+# Blocks in use and waiting, in sizes of the largest: a dense run of most networks holds as much, for a layer's
+# input, its output and what skips to a later layer.
+KEPT = 3
 # Share of a block that whoever gets it must need.
 LEAST_USED = 0.5
 # Cells of a cache line; rows begin at one.
@@ -33,28 +37,39 @@ class RowPool:
 
     def __init__(self) -> None:
         """Start without blocks."""
+        # What waited longest is in front.
         self._free: list[np.ndarray] = []
-        # Tensors die at any moment, while a block is looked for too: what comes back waits here.
+        # Tensors die at any moment, in any thread, while a block is looked for too: what comes back waits
+        # here until the lock is free.
         self._returned: deque[np.ndarray] = deque()
-        self._open, self._lock = False, threading.Lock()
+        self._lock = threading.Lock()
+        self._open, self._serving, self._used, self._largest = True, 0, 0, 0
 
-    def __enter__(self) -> RowPool:
+    @contextmanager
+    def serve(self) -> Iterator[None]:
         """Serve the calls of `empty_rows` in this thread.
 
-        Returns:
-            The pool.
+        Yields:
+            Nothing.
         """
-        self._open, self._before = True, _serving.pool
-        _serving.pool = self
-        return self
+        before, _current.pool = _current.pool, self
+        with self._lock:
+            self._serving += 1
+        try:
+            yield
+        finally:
+            _current.pool = before
+            with self._lock:
+                self._serving -= 1
+                if not self._serving:
+                    # What is still out is a result, and its owner's affair.
+                    self._used = 0
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def close(self) -> None:
         """Let go of all blocks; those in use die with what uses them."""
-        _serving.pool = self._before
         with self._lock:
             self._open = False
-            self._free.clear()
-            self._returned.clear()
+            self._settle()
 
     def take(self, shape: tuple[int, ...]) -> Tensor:
         """Get uninitialised memory.
@@ -67,31 +82,54 @@ class RowPool:
         """
         cells = math.prod(shape)
         with self._lock:
-            while self._returned:
-                self._free.append(self._returned.popleft())
-            self._free.sort(key=len)
-            fits = [n for n, b in enumerate(self._free) if LEAST_USED * len(b) <= cells + LINE <= len(b)]
-            block = self._free.pop(fits[0]) if fits else np.empty(cells + LINE, np.float32)
+            self._settle()
+            fits = [
+                (len(block), number)
+                for number, block in enumerate(self._free)
+                if LEAST_USED * len(block) <= cells + LINE <= len(block)
+            ]
+            block = self._free.pop(min(fits)[1]) if fits else np.empty(cells + LINE, np.float32)
+            self._used += len(block)
+            self._largest = max(self._largest, len(block))
+            self._trim()
         start = -(block.ctypes.data // 4) % LINE
         part = block[start : start + cells]
         weakref.finalize(part, self._give_back, block).atexit = False
         return torch.from_numpy(part).view(shape)
 
     def _give_back(self, block: np.ndarray) -> None:
-        waiting = sum(map(len, (*self._returned, *self._free)))
-        if self._open and waiting + len(block) <= MOST_CELLS:
-            self._returned.append(block)
+        self._returned.append(block)
+        # Who holds the lock may be this very thread, interrupted; it finds the block the next time.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        """Take in what came back; under the lock."""
+        while self._returned:
+            block = self._returned.popleft()
+            self._used = max(0, self._used - len(block))
+            self._free.append(block)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let go of what waited longest, until no more is held than should be; under the lock."""
+        most = max(MOST_CELLS, KEPT * self._largest - self._used) if self._open else 0
+        while sum(map(len, self._free)) > most:
+            del self._free[0]
 
 
-class _Serving(threading.local):
+class _Current(threading.local):
     pool: RowPool | None = None
 
 
-_serving = _Serving()
+_current = _Current()
 
 
 def empty_rows(like: Tensor, *shape: int) -> Tensor:
-    """Get memory for the result of an operation, from the pool of the running call if there is one.
+    """Get memory for the result of an operation, from the pool of the running block if there is one.
 
     Args:
         like: Tensor with the dtype and device wanted.
@@ -102,5 +140,5 @@ def empty_rows(like: Tensor, *shape: int) -> Tensor:
     """
     if like.device.type != "cpu" or like.dtype != torch.float32 or math.prod(shape) < LEAST_CELLS:
         return like.new_empty(shape)
-    pool = _serving.pool
-    return RowPool().take(shape) if pool is None else pool.take(shape)
+    pool = _current.pool
+    return (pool or RowPool()).take(shape)

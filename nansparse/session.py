@@ -63,6 +63,7 @@ class Session:
         for name, fault in registry.faults().items():
             self.record.faults[name] = f"could not be loaded: {fault}"
         self._original: type[nn.Module] | None = None
+        self._pool = RowPool()
 
     def __enter__(self) -> RunRecord:
         """Swap the class.
@@ -78,7 +79,7 @@ class Session:
                 "this session is entered already: call nansparse.enable again for another block"
             )
         check_model(self.model)
-        self._original = type(self.model)
+        self._original, self._pool = type(self.model), RowPool()
         self.model.__class__ = enabled_class(self._original, self)
         return self.record
 
@@ -91,6 +92,7 @@ class Session:
         original, self._original = self._original, None
         if original is not None:
             put_back(self.model, original)
+            self._pool.close()
         if error is None:
             for sentence in self.record.advice():
                 warnings.warn(f"nansparse: {sentence}", NothingToDoWarning, stacklevel=2)
@@ -136,13 +138,13 @@ class Session:
             args, kwargs = call.marked_inputs(args), call.marked_inputs(kwargs)
             # Where nothing can mark, there is nothing to catch, and catching has its price.
             idle = trials is not None and trials.nothing_marks and not call.holds_nan
-            with (
-                torch.no_grad(),
-                RowPool(),
-                nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS),
-            ):
-                out = forward(*args, **kwargs)
-            out = released(out, call, form)
+            with self._pool.serve():
+                with (
+                    torch.no_grad(),
+                    nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS),
+                ):
+                    out = forward(*args, **kwargs)
+                out = released(out, call, form)
         finally:
             _running.session = None
         if trials is not None and turn is not None:

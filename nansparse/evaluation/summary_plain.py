@@ -25,6 +25,7 @@ _WRITTEN: dict[str, tuple[str, Write]] = {
     "agreement_inside": ("agreement inside", number),
     "peak_memory_mib": ("peak MiB", lambda value: number(value, 1)),
     "of_dense": ("of dense", times),
+    "first_call_mib": ("first call MiB", lambda value: number(value, 1)),
     "growth_mib": ("growth MiB", lambda value: number(value, 2)),
     "tensor_growth_mib": ("growth of tensors MiB", lambda value: number(value, 2)),
 }
