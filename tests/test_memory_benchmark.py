@@ -66,7 +66,7 @@ def test_every_storage_counts_once():
 
 
 def test_peaks_are_measured_apart(monkeypatch):
-    found = iter([200.0, 150.0])
+    found = iter([{"first_call_mib": 50.0, "peak_memory_mib": peak} for peak in (200.0, 150.0)])
     monkeypatch.setattr(memory, "_alone", lambda measure, *arguments: next(found))
     dense, sparse = memory.measure_peaks(memory.DEMONSTRATION, 0.5, 1)
     assert (dense.policy, sparse.values["of_dense"]) == (None, 0.75)
@@ -74,7 +74,9 @@ def test_peaks_are_measured_apart(monkeypatch):
 
 @pytest.mark.slow
 def test_a_process_of_its_own_tells_its_peak():
-    peak = memory._alone(memory._peak, memory.DEMONSTRATION, 0.9, memory.SPARSE, 1)
-    if peak is None:
+    found = memory._alone(memory._peak, memory.DEMONSTRATION, 0.5, memory.SPARSE, 1)
+    if found["peak_memory_mib"] is None:
         pytest.skip("this system does not tell the peak of the resident memory")
-    assert 20 < peak < 2000
+    # A first call loads numba and lays weights out; 256x256 cells of 64 channels in float32 are 16 MiB.
+    assert 20 < found["first_call_mib"] < 2000
+    assert 16 < found["peak_memory_mib"] < 2000

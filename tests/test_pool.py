@@ -1,4 +1,4 @@
-"""Memory for rows is used again while a block runs, never while something uses it, and not beyond the block."""
+"""Memory for rows is used again while a block runs, never what something uses, and not beyond the block."""
 
 from __future__ import annotations
 
