@@ -23,7 +23,7 @@ from torch import Tensor
 LEAST_CELLS = 1 << 16
 # Cells that may wait in any case.
 MOST_CELLS = 5 << 20
-# Blocks in use and waiting, in sizes of the largest: a dense run of most networks holds as much, for a layer's
+# Blocks in use and waiting, in sizes of the largest: most dense runs hold as much, for a layer's
 # input, its output and what skips to a later layer.
 KEPT = 3
 # Share of a block that whoever gets it must need.
