@@ -90,7 +90,10 @@ def _constant(x: Tensor, value: float | Sequence[float] | None) -> Tensor:
                 f"value must be one number, or one for each of {x.shape[1]} channels, got {value!r}"
             )
         level = level.view(1, -1, *ones)
-    return ((plain == level) | plain.isnan()).all(1)
+    constant = plain == level
+    if bool(plain.sum().isnan()):  # quicker than to ask every cell
+        constant |= plain.isnan()
+    return constant.all(1)
 
 
 def _touching_border(constant: Tensor) -> Tensor:

@@ -149,6 +149,16 @@ def test_nan_that_is_there_already_is_background() -> None:
     assert torch.equal(nansparse.mask_background(x).isnan(), nansparse.mask_background(ring()).isnan())
 
 
+def test_what_touches_nan_that_touches_the_border_is_background() -> None:
+    x = torch.ones(2, 3, 8, 8)
+    x[0, 1, 0], x[0, :, 1:3] = NAN, 0.0
+    x[0, ::2, 0] = 0.0
+    marked = nansparse.mask_background(x)
+    assert marked[0, :, :3].isnan().all()
+    assert torch.equal(marked[0, :, 3:], x[0, :, 3:])
+    assert torch.equal(marked[1], x[1])
+
+
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (1, 1, 0, 4), (1, 1, 1, 1)])
 def test_empty_and_smallest_images(shape: tuple[int, ...]) -> None:
     out = nansparse.mask_background(torch.zeros(shape), margin=2)

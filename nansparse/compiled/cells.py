@@ -68,6 +68,36 @@ def spread_rows(values, row_of, fill, out):
 
 
 @njit(
+    "void(float32[:, ::1], int32[::1], int64[::1], int64, float32[:, ::1])",
+    parallel=True,
+    nogil=True,
+    cache=True,
+)
+def write_channels(values, row_of, sites, start, out):
+    """Write the rows of some sites into some channels of the rows of others; NaN at sites without a row.
+
+    Args:
+        values: (P, C).
+        row_of: int32 (N * grid,), the row of each site, P or more where there is none; empty if the sites
+            are the same.
+        sites: int64 (R,), the numbers of the sites to write; empty if they are all sites of the grid.
+        start: Channel of `out` to begin with.
+        out: (R, D), C of its channels written.
+    """
+    rows, width = values.shape
+    for i in prange(out.shape[0]):
+        r = np.int64(i)
+        if row_of.shape[0]:
+            r = np.int64(row_of[sites[i] if sites.shape[0] else np.int64(i)])
+        if r < rows:
+            for q in range(width):
+                out[i, start + q] = values[r, q]
+        else:
+            for q in range(width):
+                out[i, start + q] = np.nan
+
+
+@njit(
     "void(float32[:, ::1], float32[::1], boolean, float64[:, ::1], int64[:, ::1])",
     parallel=True,
     nogil=True,

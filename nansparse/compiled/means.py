@@ -11,7 +11,7 @@ from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "c0c3725e8ec7"
+FROM_OTHERS = "d1cf4bb0e958"
 # Windows that share scratch memory.
 BLOCK = 128
 

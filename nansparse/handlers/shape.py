@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_for
 from nansparse.handlers.arguments import REQUIRED, bind
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
+from nansparse.pool import empty_rows
 from nansparse.sampling import picked
 from nansparse.sites import Sites
 
@@ -36,13 +38,28 @@ def _cat(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     for activation in activations[1:]:
         sites = sites.join(activation.sites)
     shared = all(a.sites is sites or len(a.sites) == len(sites) for a in activations)
-    rows = torch.cat([_spread(a, sites) for a in activations], 1)
+    rows = _joined(activations, sites)
     return call.wrap(SparseActivation(sites, rows, not shared or any(a.partial for a in activations)))
 
 
 def _complete(x: Tensor) -> SparseActivation:
     sites = Sites(None, x.shape[0], x.shape[2:], x.device)
     return SparseActivation(sites, x.movedim(1, -1).reshape(-1, x.shape[1]), partial=False)
+
+
+def _joined(activations: list[SparseActivation], sites: Sites) -> Tensor:
+    """Give the rows of all activations at some sites side by side, NaN where one has none."""
+    first = activations[0].rows
+    kernels = kernels_for(first)
+    if kernels is None or any(a.sites.row_of.dtype != torch.int32 for a in activations):
+        return torch.cat([_spread(a, sites) for a in activations], 1)
+    out = empty_rows(first, len(sites), sum(a.channels for a in activations))
+    start = 0
+    for a in activations:
+        row_of = a.sites.row_of.flatten()[: 0 if len(a.sites) == len(sites) else None]
+        kernels.run(kernels.cells.write_channels, a.rows, row_of, sites.places, start, out)
+        start += a.channels
+    return out
 
 
 def _spread(activation: SparseActivation, sites: Sites) -> Tensor:
