@@ -5,6 +5,7 @@ That pays where kept windows lie together and channels are few.
 """
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,21 @@ class TileEngine(Engine):
         if convolution.windows.transposed:
             reasons.append("tile runs no transposed convolution")
         return reasons
+
+    def least_workload(self, kept: int, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do at least: a tile copies its cells, and its windows are copied out of it.
+
+        Args:
+            kept: Windows that are not skipped.
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts, as if tiles held kept windows only and reached no further than these.
+        """
+        products = super().least_workload(kept, activation, convolution)
+        cells, writes = kept * activation.channels, 2 * kept * convolution.out_channels
+        return replace(products, cells=cells, writes=writes)
 
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
         """Say what there is to do.

@@ -164,13 +164,15 @@ def _margins(margin: Any, rank: int) -> list[int]:
 
 
 def _widened(foreground: Tensor, axis: int, cells: int) -> Tensor:
-    """Add the cells within a distance along one axis: those whose window holds any, by running sums."""
-    size = foreground.shape[axis]
-    if not cells or not size:
-        return foreground
-    sums = foreground.cumsum(axis, dtype=torch.int32)
-    at = torch.arange(size, device=foreground.device)
-    upper = sums.index_select(axis, (at + cells).clamp(max=size - 1))
-    lower = sums.index_select(axis, (at - cells - 1).clamp(min=0))
-    before = (at - cells - 1 < 0).view(-1, *(1,) * (foreground.dim() - 1 - axis))
-    return upper > lower.masked_fill(before, 0)
+    """Add the cells within a distance along one axis."""
+    size, reach = foreground.shape[axis], 0
+    cells = min(cells, size - 1)
+    while reach < cells:
+        # Shifted by one more than it reaches, what is cut off at the border still meets itself.
+        shift = min(cells - reach, reach + 1)
+        wider = foreground.clone()
+        for start, source in ((shift, 0), (0, shift)):
+            rest = size - shift
+            wider.narrow(axis, start, rest).logical_or_(foreground.narrow(axis, source, rest))
+        foreground, reach = wider, reach + shift
+    return foreground

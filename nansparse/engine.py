@@ -58,6 +58,20 @@ class Engine(ABC):
             Reasons, each a sentence; empty if it can.
         """
 
+    def least_workload(self, kept: int, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do at least, without counting anything; an engine may know more.
+
+        Args:
+            kept: Windows that are not skipped.
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts: the products of these windows, which no engine is spared.
+        """
+        weights = convolution.windows.volume * activation.channels * convolution.out_channels
+        return Workload(macs=kept * weights, reads=0, cells=0, writes=0, sites=0)
+
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
         """Say what there is to do, for the planner; this one is right for what works window by window.
 

@@ -14,7 +14,6 @@ from nansparse.engine import Engine, Registry
 from nansparse.errors import EngineError
 from nansparse.plan import plan_windows
 from nansparse.prices import Prices, known_prices
-from nansparse.workload import Workload
 
 # The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
 MARGIN = 0.9
@@ -111,15 +110,14 @@ def _may_be_chosen(name: str, rank: int, prices: Prices) -> bool:
 def _least_seconds(
     engines: list[Engine], activation: SparseActivation, convolution: Convolution, prices: Prices
 ) -> dict[str, float]:
-    """Predict the products of the kept windows alone, which no engine is spared."""
+    """Predict what each engine cannot be spared."""
     rank = len(convolution.windows.grid)
     least = {engine.name: prices.least(engine.name, rank) for engine in engines}
     if convolution.groups > 1 or not prices.table:
         return least
     kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
-    weights = convolution.windows.volume * activation.channels * convolution.out_channels
-    products = Workload(macs=kept * weights, reads=0, cells=0, writes=0, sites=0)
-    return {
-        name: prices.seconds(name, rank, products) if prices.has(name, rank) else seconds
-        for name, seconds in least.items()
-    }
+    for engine in engines:
+        if prices.has(engine.name, rank):
+            work = engine.least_workload(kept, activation, convolution)
+            least[engine.name] = prices.seconds(engine.name, rank, work)
+    return least

@@ -159,6 +159,20 @@ def test_what_touches_nan_that_touches_the_border_is_background() -> None:
     assert torch.equal(marked[1], x[1])
 
 
+@pytest.mark.parametrize("margin", [*range(12), 40])
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_margin_reaches_as_far_as_it_says(axis: int, margin: int) -> None:
+    x = torch.zeros(2, 1, 17, 17)
+    x[0, :, 5, 3], x[1, :, 16, 16] = 1.0, 1.0
+    margins = [margin if axis == other else 0 for other in (2, 3)]
+    marked = nansparse.mask_background(x, margin=margins)
+    for sample, (row, column) in enumerate(((5, 3), (16, 16))):
+        distance = (torch.arange(17) - (row if axis == 2 else column)).abs()
+        line = marked[sample, 0].select(*((1, column) if axis == 2 else (0, row)))
+        assert torch.equal(line.isnan(), distance > margin)
+        assert int((~marked[sample].isnan()).sum()) == int((distance <= margin).sum())
+
+
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (1, 1, 0, 4), (1, 1, 1, 1)])
 def test_empty_and_smallest_images(shape: tuple[int, ...]) -> None:
     out = nansparse.mask_background(torch.zeros(shape), margin=2)

@@ -8,6 +8,7 @@ from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import Registry
 from nansparse.errors import EngineError
+from nansparse.plan import plan_windows
 from nansparse.planner import MARGIN, choose_engine
 from nansparse.prices import Prices
 from nansparse.windows import convolution_windows
@@ -67,6 +68,23 @@ def test_an_engine_that_cannot_win_is_not_asked(monkeypatch: pytest.MonkeyPatch)
     choice = choose_engine(nansparse.registry, "auto", *layer(), flat(dense=2.0, gather=1.0, tile=3.0))
     assert asked == ["gather"]
     assert [engine.name for engine in choice.engines] == ["gather", "dense"]
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}, {"padding": 1}, {"padding": 2}])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_no_engine_has_less_to_do_than_the_least(rank: int, ratio: float, options: dict[str, int]) -> None:
+    grid = (16,) * rank
+    site = torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)) < ratio
+    activation = SparseActivation.from_dense(torch.rand(2, 5, *grid).masked_fill(site, torch.nan))
+    windows = convolution_windows(grid, 3, **options)
+    convolution = Convolution(torch.rand(7, 5, *(3,) * rank), None, windows, 1, 0.5)
+    kept = len(plan_windows(activation, windows, 0.5).out)
+    for name in nansparse.registry.names():
+        engine = nansparse.registry.get(name)
+        least = engine.least_workload(kept, activation, convolution).amounts()
+        most = engine.workload(activation, convolution).amounts()
+        assert all(a <= b for a, b in zip(least, most, strict=True)), (name, least, most)
 
 
 def test_more_work_changes_the_choice() -> None:
