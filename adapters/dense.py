@@ -16,6 +16,7 @@ from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.fill import add_fill_terms
 from nansparse.plan import WindowPlan, plan_windows
+from nansparse.pool import make_room
 from nansparse.scratch import Scratch
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
@@ -86,6 +87,9 @@ class DenseEngine(Engine):
         if convolution.groups > 1:
             return _run_grouped(activation, convolution)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        if activation.device.type == "cpu":
+            grids = activation.sites.total * activation.channels, plan.out.total * convolution.out_channels
+            make_room(sum(grids))
         zeroed = self._zeroed_grid(activation)
         image = zeroed.view(activation.sites.batch, *activation.sites.grid, activation.channels).movedim(
             -1, 1

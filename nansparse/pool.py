@@ -97,6 +97,16 @@ class RowPool:
         weakref.finalize(part, self._give_back, block).atexit = False
         return torch.from_numpy(part).view(shape)
 
+    def make_room(self, cells: int) -> None:
+        """Let go of what would be too much beside memory that comes from elsewhere.
+
+        Args:
+            cells: Float32 cells that are about to be taken.
+        """
+        with self._lock:
+            self._settle()
+            self._trim(cells)
+
     def _give_back(self, block: np.ndarray) -> None:
         self._returned.append(block)
         # Who holds the lock may be this very thread, interrupted; it finds the block the next time.
@@ -114,9 +124,9 @@ class RowPool:
             self._free.append(block)
         self._trim()
 
-    def _trim(self) -> None:
+    def _trim(self, elsewhere: int = 0) -> None:
         """Let go of what waited longest, until no more is held than should be; under the lock."""
-        most = max(MOST_CELLS, KEPT * self._largest - self._used) if self._open else 0
+        most = max(MOST_CELLS, KEPT * self._largest - self._used - elsewhere) if self._open else 0
         while sum(map(len, self._free)) > most:
             del self._free[0]
 
@@ -142,3 +152,13 @@ def empty_rows(like: Tensor, *shape: int) -> Tensor:
         return like.new_empty(shape)
     pool = _current.pool
     return (pool or RowPool()).take(shape)
+
+
+def make_room(cells: int) -> None:
+    """Let the pool of the running block let go of what would be too much beside other memory.
+
+    Args:
+        cells: Float32 cells that are about to be taken elsewhere.
+    """
+    if _current.pool is not None:
+        _current.pool.make_room(cells)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nansparse
-from nansparse.pool import KEPT, LEAST_CELLS, MOST_CELLS, RowPool, empty_rows
+from nansparse.pool import KEPT, LEAST_CELLS, MOST_CELLS, RowPool, empty_rows, make_room
 from tests.session.nets import SegNet, image, seeded
 
 LIKE = torch.empty(0)
@@ -94,6 +94,15 @@ def test_no_more_is_held_than_a_dense_run_would(pool: RowPool) -> None:
     assert waiting(pool) <= MOST_CELLS
     del blocks
     assert 0.9 * KEPT <= waiting(pool) / (LARGE[0] * LARGE[1]) <= 1.1 * KEPT
+
+
+def test_memory_from_elsewhere_counts(pool: RowPool) -> None:
+    blocks = [empty_rows(LIKE, *LARGE) for _ in range(KEPT)]
+    del blocks
+    make_room(0)
+    assert waiting(pool) > 0.9 * KEPT * LARGE[0] * LARGE[1]
+    make_room(KEPT * LARGE[0] * LARGE[1])
+    assert 0 < waiting(pool) <= MOST_CELLS
 
 
 def test_small_networks_may_keep_many_blocks(pool: RowPool) -> None:
