@@ -51,12 +51,15 @@ def _joined(activations: list[SparseActivation], sites: Sites) -> Tensor:
     """Give the rows of all activations at some sites side by side, NaN where one has none."""
     first = activations[0].rows
     kernels = kernels_for(first)
-    if kernels is None or any(a.sites.row_of.dtype != torch.int32 for a in activations):
+    # Site numbers that int32 does not hold are left to torch, as in `Sites.row_of`.
+    if kernels is None or sites.total >= torch.iinfo(torch.int32).max - 2:
         return torch.cat([_spread(a, sites) for a in activations], 1)
+    # Where a part has all the sites, nothing has to be looked up.
+    in_order = torch.empty(0, dtype=torch.int32)
     out = empty_rows(first, len(sites), sum(a.channels for a in activations))
     start = 0
     for a in activations:
-        row_of = a.sites.row_of.flatten()[: 0 if len(a.sites) == len(sites) else None]
+        row_of = in_order if len(a.sites) == len(sites) else a.sites.row_of.flatten()
         kernels.run(kernels.cells.write_channels, a.rows, row_of, sites.places, start, out)
         start += a.channels
     return out
