@@ -119,15 +119,12 @@ class DenseEngine(Engine):
                 # Rows of missing sites mean nothing to anyone: no copy is needed.
                 return values.index_fill_(0, sites.missing, 0.0)
         grid = self._scratch.take("grid", (sites.total, activation.channels), values)
-        if activation.laid_out:
-            grid.copy_(values)
-            if not sites.is_complete:
-                grid.index_fill_(0, sites.missing, 0.0)
-        else:
-            grid.zero_().index_copy_(0, sites.numbers, values)
-        holes, mask = activation.holes
-        if len(holes):
+        at_once = kernels_for(values) is not None
+        mended = activation.partial and at_once
+        sites.spread(values, 0.0, laid_out=activation.laid_out, mended=mended, out=grid)
+        if activation.partial and not at_once:
             # Infinities are the network's own and stay.
+            holes, mask = activation.holes
             numbers = sites.numbers.index_select(0, holes)
             grid[numbers] = grid.index_select(0, numbers).masked_fill_(mask, 0.0)
         return grid

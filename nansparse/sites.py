@@ -159,21 +159,38 @@ class Sites:
             return self
         return other if other.is_complete else self.where(self.mask | other.mask)
 
-    def spread(self, rows: Tensor, fill: float) -> Tensor:
+    def spread(
+        self,
+        values: Tensor,
+        fill: float,
+        *,
+        laid_out: bool = False,
+        mended: bool = False,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Lay rows out on the grid.
 
         Args:
-            rows: (P, C).
+            values: (P, C), or (N * grid, C) if `laid_out`.
             fill: What sites get that the set lacks.
+            laid_out: Whether there is a row for every site, of which those that the set lacks mean nothing.
+            mended: Whether NaN in a row is filled as well.
+            out: (N * grid, C), written; new when None.
 
         Returns:
             (N * grid, C).
         """
-        out, kernels = empty_rows(rows, self.total, rows.shape[1]), kernels_for(rows)
-        if kernels is None or self.row_of.dtype != torch.int32:
-            return out.fill_(fill).index_copy_(0, self.numbers, rows)
-        kernels.run(kernels.cells.spread_rows, rows, self.row_of.flatten(), fill, out)
-        return out
+        kernels = kernels_for(values)
+        out = empty_rows(values, self.total, values.shape[1]) if out is None else out
+        if kernels is not None and self.row_of.dtype == torch.int32:
+            spread = kernels.cells.spread_rows
+            kernels.run(spread, values, self.row_of.flatten(), len(self), laid_out, mended, fill, out)
+            return out
+        if laid_out:
+            out.copy_(values).index_fill_(0, self.missing, fill)
+        else:
+            out.fill_(fill).index_copy_(0, self.numbers, values)
+        return out.masked_fill_(out.isnan(), fill) if mended else out
 
     def rows_at(self, numbers: Tensor) -> Tensor:
         """Look up the rows of sites that this set has.

@@ -42,29 +42,38 @@ def sum_rows(values, place, sums, nans):
 
 
 @njit(
-    "void(float32[:, ::1], int32[::1], float32, float32[:, ::1])",
+    "void(float32[:, ::1], int32[::1], int64, boolean, boolean, float32, float32[:, ::1])",
     parallel=True,
     nogil=True,
     cache=True,
 )
-def spread_rows(values, row_of, fill, out):
+def spread_rows(values, row_of, rows, laid_out, mended, fill, out):
     """Lay rows out on a grid.
 
     Args:
-        values: (P, C).
-        row_of: int32 (N * grid,), the row of each site; P or more where there is none.
-        fill: What those sites get.
+        values: (rows, C), or (N * grid, C) if `laid_out`.
+        row_of: int32 (N * grid,), the row of each site; `rows` or more where there is none.
+        rows: Number of sites that have a row.
+        laid_out: Whether `values` has a row for every site, of which those without one mean nothing.
+        mended: Whether NaN in a row is filled as well.
+        fill: What sites without a row get.
         out: (N * grid, C), written.
     """
-    rows, width = values.shape
+    width = values.shape[1]
     for i in prange(out.shape[0]):
-        r = row_of[i]
-        if r < rows:
-            for q in range(width):
-                out[i, q] = values[r, q]
-        else:
+        r = np.int64(row_of[i])
+        if r >= rows:
             for q in range(width):
                 out[i, q] = fill
+            continue
+        read = values[i] if laid_out else values[r]
+        if mended:
+            for q in range(width):
+                v = read[q]
+                out[i, q] = v if v == v else fill
+        else:
+            for q in range(width):
+                out[i, q] = read[q]
 
 
 @njit(

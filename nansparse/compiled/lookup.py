@@ -29,32 +29,43 @@ def find_means(values, place, reads, start, live, nan_cells, cells, sums, partia
     # Unsigned numbers spare the loops a check for negative indices.
     rows = np.uint64(place.shape[0] if place.shape[0] else values.shape[0])
     width = values.shape[1]
+    filled, totals, count = np.empty(live, np.int64), np.zeros(live, np.float32), 0
     for i in range(live):
+        filled[count] = i
+        count += 1 if nan_cells[start + i] else 0
+    if sums.shape[0]:
+        # Nothing to decide and nothing to wait for: where there is no row another one is read and left out.
+        for k in range(reads.shape[0] if count else 0):
+            for j in range(count):
+                r = np.uint64(reads[k, np.uint64(filled[j])])
+                real = sums[min(r, rows - np.uint64(1))]
+                totals[j] += real if r < rows else np.float32(0)
+    else:
+        for j in range(count):
+            for k in range(reads.shape[0]):
+                r = np.uint64(reads[k, np.uint64(filled[j])])
+                if r < rows:
+                    s = np.uint64(place[r]) if place.shape[0] else r
+                    for q in range(width):
+                        totals[j] += values[s, q]
+    for j in range(count):
+        i = filled[j]
         w = start + i
-        if not nan_cells[w]:
-            continue
-        total = np.float32(0)
-        for k in range(reads.shape[0]):
-            r = np.uint64(reads[k, i])
-            if r < rows and sums.shape[0]:
-                total += sums[r]
-            elif r < rows:
-                s = np.uint64(place[r]) if place.shape[0] else r
-                for q in range(width):
-                    total += values[s, q]
-        real = cells[w if cells.shape[0] > 1 else 0] - nan_cells[w]
-        total /= np.float32(real if partial else real * width)
+        cells_there = cells[w if cells.shape[0] > 1 else 0] - nan_cells[w]
+        mean = totals[j] / np.float32(cells_there if partial else cells_there * width)
         for q in range(width):
-            means[i, q] = total
+            means[i, q] = mean
 
 
 @njit
-def find_cells(base, place, reads, live, rows, row, means, zeros, addresses):
+def find_cells(base, place, firsts, reach, reads, live, rows, row, means, zeros, addresses):
     """Note where each cell of some windows lies.
 
     Args:
         base: Address of the values.
         place: See `multiply_windows`.
+        firsts: See `read_windows`; zeros where reads come from a table.
+        reach: Of `reach_of`.
         reads: int32 (K, live or more), rows that the windows read.
         live: How many windows there are.
         rows: Number of sites.
@@ -63,14 +74,24 @@ def find_cells(base, place, reads, live, rows, row, means, zeros, addresses):
         zeros: Address of a row of zeros, which stands for padding.
         addresses: int64 (K, live or more), written; zeros behind the last window.
     """
+    last = np.int64(rows)
+    # Of rows that are laid out on the grid the place is known without being looked up.
+    laid_out = place.shape[0] > 0
     for k in range(reads.shape[0]):
+        shift = base + reach[k, 3] * row
         for i in range(live):
-            r = reads[k, i]
-            absent = zeros if r == rows else means + i * row
-            s = place[np.uint64(min(np.int64(r), rows - 1))] if place.shape[0] else np.int64(r)
-            addresses[k, i] = base + s * row if r < rows else absent
+            r = np.int64(reads[k, i])
+            there = shift + firsts[i] * row if laid_out else base + r * row
+            absent = zeros if r == last else means + i * row
+            addresses[k, i] = there if r < last else absent
         for i in range(live, addresses.shape[1]):
             addresses[k, i] = zeros
+    for i in range(live if laid_out else 0):
+        if not firsts[i]:
+            for k in range(reads.shape[0]):
+                r = np.int64(reads[k, i])
+                if r < last:
+                    addresses[k, i] = base + place[np.uint64(r)] * row
 
 
 @njit

@@ -11,7 +11,7 @@ from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "d1cf4bb0e958"
+FROM_OTHERS = "7d953aa689c3"
 # Windows that share scratch memory.
 BLOCK = 128
 
@@ -49,12 +49,15 @@ def add_means(row_of, numbers, out_grid, geometry, channels, nan_cells, sums, sh
         start = block * BLOCK
         live = min(BLOCK, windows - start)
         read_windows(row_of, numbers, start, live, out_grid, geometry, reach, padding, firsts, reads)
+        means = np.zeros(BLOCK, np.float32)
+        for k in range(cells):
+            for i in range(live):
+                r = np.uint64(reads[k, i])
+                # Nothing to decide: where there is no row another one is read and left out.
+                real = sums[min(r, np.uint64(padding - 1))]
+                means[i] += real if r < np.uint64(padding) else np.float32(0)
         for i in range(live):
-            mean = np.float32(0)
-            for k in range(cells):
-                if reads[k, i] < padding:
-                    mean += sums[reads[k, i]]
-            mean /= np.float32((cells - nan_cells[start + i]) * channels)
+            mean = means[i] / np.float32((cells - nan_cells[start + i]) * channels)
             to = out[numbers[start + i]]
             for k in range(cells):
                 if reads[k, i] > padding:

@@ -12,8 +12,9 @@ from nansparse.compiled.plans import geometry_of, three
 from nansparse.convolution import Convolution
 from nansparse.plan import Taps, WindowPlan
 
-# Where more of the windows hold NaN, every row is summed once instead of once a window.
-SHARED_SUMS = 0.25
+# Where windows that hold NaN read more often than this times the number of windows, every row is summed once
+# instead of once for each of them.
+SHARED_SUMS = 2
 # Parts of the work for each thread: some have fewer windows with NaN than others.
 CHUNKS_PER_THREAD = 4
 
@@ -143,6 +144,6 @@ def _packed(
 
 
 def _sums(activation: SparseActivation, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-    if activation.partial or plan.fills > SHARED_SUMS * len(plan.out):
+    if activation.partial or plan.fills * plan.windows.volume > SHARED_SUMS * len(plan.out):
         return activation.sums
     return activation.values.new_empty(0), torch.empty(0, dtype=torch.int32)

@@ -18,7 +18,7 @@ from nansparse.compiled.windows import reach_of, read_windows
 
 # numba keeps compiled loops by the content of their own file alone. What is compiled into them from others
 # stands here as a digest, so that a change there changes this file (tests/test_compiled.py says which).
-FROM_OTHERS = "f5c2cbc4f0bb"
+FROM_OTHERS = "24425a848a62"
 # Windows that share the pointers and sums of a chunk, so many that fetching weights into a core's nearest
 # cache is worth it; their sums stay in the next one.
 BLOCK = 384
@@ -133,12 +133,13 @@ def multiply_windows(
             live = min(block, end - start)
             if table.shape[0]:
                 for i in range(live):
+                    firsts[i] = 0
                     for k in range(reads):
                         read[k, i] = table[start + i, k]
             else:
                 read_windows(row_of, numbers, start, live, out_grid, geometry, reach, rows, firsts, read)
             find_means(values, place, read, start, live, nan_cells, cells, sums, partial, constants)
-            find_cells(base, place, read, live, rows, row, means, zeros, addresses)
+            find_cells(base, place, firsts, reach, read, live, rows, row, means, zeros, addresses)
             if partial:
                 mend_rows(values, place, read, live, nans, constants, mended, addresses)
             for p in range(panels):

@@ -13,6 +13,8 @@ from numba import njit, prange
 
 # Windows that share scratch memory.
 BLOCK = 256
+# Windows in a row from which on copying their reads together is faster than one by one.
+SHORT_RUN = 4
 
 
 @njit(
@@ -128,7 +130,8 @@ def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, paddin
         geometry: See the head of this file.
         reach: Of `reach_of`.
         padding: What stands for a cell outside the grid.
-        firsts: int64 (live or more,), overwritten.
+        firsts: int64 (live or more,), written: the number of the first site that each window reads, 0 where
+            it reaches beyond the grid.
         reads: int32 (K, live or more), written.
     """
     _, depth, height, width = row_of.shape
@@ -137,7 +140,9 @@ def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, paddin
     line_start, line_end = np.int64(0), np.int64(0)
     n = z = y = np.int64(0)
     outside = 0
-    crossing = np.empty((live, 5), dtype=np.int64)
+    crossing, crossing_reads = np.empty((5, live), dtype=np.int64), np.empty(live, dtype=np.int32)
+    # Where windows follow each other without a gap, so do the sites they read: where such runs begin and end.
+    runs, count, following = np.empty((2, live), dtype=np.int64), 0, np.int64(-1)
     for i in range(live):
         number = numbers[start + i] if numbers.shape[0] else start + i
         if number >= line_end:
@@ -151,23 +156,39 @@ def read_windows(row_of, numbers, start, live, out_grid, geometry, reach, paddin
         starts = x >= 0 and y >= 0 and z >= 0
         if starts and x + x_last < width and y + y_last < height and z + z_last < depth:
             firsts[i] = ((n * depth + z) * height + y) * width + x
+            if firsts[i] != following:
+                runs[0, count] = i
+                count += 1
+            runs[1, count - 1] = i + 1
+            following = firsts[i] + 1
         else:
             # Looked up below as if it was the first of the grid, so that no window needs to be asked there.
             firsts[i] = 0
-            to = crossing[outside]
-            to[0], to[1], to[2], to[3], to[4] = i, n, z, y, x
+            crossing[0, outside], crossing[4, outside] = i, ((n * depth + z) * height + y) * width + x
+            crossing[1, outside], crossing[2, outside], crossing[3, outside] = z, y, x
             outside += 1
-    if outside < live:
+            following = -1
+    if count * SHORT_RUN < live - outside:
+        for k in range(reach.shape[0]):
+            for run in range(count):
+                begin, end = runs[0, run], runs[1, run]
+                shift = firsts[begin] - begin + reach[k, 3]
+                for i in range(begin, end):
+                    reads[k, np.uint64(i)] = flat[np.uint64(shift + i)]
+    elif outside < live:
         for k in range(reach.shape[0]):
             for i in range(live):
                 reads[k, i] = flat[np.uint64(firsts[i] + reach[k, 3])]
-    for e in range(outside):
-        i, n, z, y, x = crossing[e]
-        for k in range(reach.shape[0]):
-            a, b, c = z + reach[k, 0], y + reach[k, 1], x + reach[k, 2]
-            inside = 0 <= a < depth and 0 <= b < height and 0 <= c < width
-            at = ((n * depth + a) * height + b) * width + c
-            reads[k, i] = flat[np.uint64(at)] if inside else padding
+    for k in range(reach.shape[0] if outside else 0):
+        for e in range(outside):
+            # What is negative is no small number without its sign.
+            inside = np.uint64(crossing[1, e] + reach[k, 0]) < np.uint64(depth)
+            inside &= np.uint64(crossing[2, e] + reach[k, 1]) < np.uint64(height)
+            inside &= np.uint64(crossing[3, e] + reach[k, 2]) < np.uint64(width)
+            at = flat[np.uint64(crossing[4, e] + reach[k, 3] if inside else 0)]
+            crossing_reads[e] = at if inside else padding
+        for e in range(outside):
+            reads[k, np.uint64(crossing[0, e])] = crossing_reads[e]
 
 
 @njit(

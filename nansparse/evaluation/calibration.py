@@ -23,15 +23,15 @@ from nansparse.windows import convolution_windows
 from nansparse.workload import AMOUNTS
 
 # (input channels, output channels, sites along an axis) of the layers measured, by number of axes: those of
-# one width, and first layers, which see an image.
+# one width, those that narrow what was joined, and first layers, which see an image.
 LAYERS = {
     2: (
         *((c, c, s) for c, s in ((16, 128), (32, 128), (32, 256), (64, 16), (64, 64), (64, 128), (64, 256))),
-        *((128, 128, 16), (128, 128, 64), (1, 32, 256), (7, 64, 256)),
+        *((128, 128, 16), (128, 128, 64), (128, 64, 128), (1, 32, 256), (7, 64, 256)),
     ),
     3: (
         *((c, c, s) for c, s in ((16, 16), (16, 40), (32, 8), (32, 32), (32, 48), (64, 8), (64, 24))),
-        *((1, 16, 40), (1, 32, 48)),
+        *((128, 64, 24), (64, 32, 56), (1, 16, 40), (1, 32, 48)),
     ),
 }
 # A GPU takes the layers of a batch, or of a volume, to be busy: one large grid stands for a batch of slices.
