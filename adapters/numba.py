@@ -65,7 +65,8 @@ class NumbaEngine(Engine):
         kernels = kernels_for(activation.values)
         out = convolution.out_channels if kernels is None else computed_channels(kernels, convolution)
         per_read = activation.channels * out
-        mended = work.reads * activation.channels * activation.partial_rows / max(len(activation.sites), 1)
+        rows = int(activation.nans.count_nonzero()) if activation.partial else 0
+        mended = work.reads * activation.channels * rows / max(len(activation.sites), 1)
         packed = convolution.windows.volume * per_read
         return replace(work, macs=work.reads * per_read, cells=mended, writes=work.writes + packed)
 

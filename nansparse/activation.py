@@ -141,11 +141,6 @@ class SparseActivation:
         return sums, nans
 
     @cached_property
-    def partial_rows(self) -> int:
-        """How many rows hold NaN."""
-        return int(self.nans.count_nonzero()) if self.partial else 0
-
-    @cached_property
     def holes(self) -> tuple[Tensor, Tensor]:
         """The rows that hold NaN, int64 (H,), and where they do, bool (H, C)."""
         if not self.partial:

@@ -16,7 +16,7 @@ from nansparse.plan import plan_windows
 from nansparse.prices import Prices, known_prices
 
 # The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
-MARGIN = 0.9
+MARGIN = 1.0
 # Does in one launch what the dense engine does in dozens, and waits for the device half as often; only prices
 # can say where the dense one is faster all the same.
 WITHOUT_PRICES = "triton"

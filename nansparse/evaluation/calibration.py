@@ -18,6 +18,7 @@ from nansparse.convolution import Convolution
 from nansparse.engine import Engine
 from nansparse.evaluation.masks import nan_mask
 from nansparse.evaluation.timing import time_interleaved
+from nansparse.pool import RowPool
 from nansparse.prices import Prices, device_name
 from nansparse.windows import convolution_windows
 from nansparse.workload import AMOUNTS
@@ -116,10 +117,13 @@ def measure_layers(engines: Sequence[Engine], device: torch.device) -> Iterator[
 def _measure(
     engines: Sequence[Engine], activation: SparseActivation, convolution: Convolution
 ) -> list[Measurement]:
+    pool = RowPool()
+
     def run(engine: Engine) -> None:
-        # Work that the plan does for a set of sites is part of the time.
-        activation.plans.clear()
-        engine.run(activation, convolution)
+        # Work that the plan does for a set of sites is part of the time, and what depends on the values.
+        activation.sites.plans.clear()
+        with pool.serve():
+            engine.run(activation.with_values(activation.values), convolution)
 
     able = [engine for engine in engines if not engine.unsupported_reasons(activation, convolution)]
     ways = {engine.name: (lambda engine=engine: run(engine)) for engine in able}

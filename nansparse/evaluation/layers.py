@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from nansparse.evaluation.presets import PUBLISHED
 from nansparse.evaluation.results import Cell, Results, Row
 from nansparse.evaluation.timing import Timing, time_interleaved
 from nansparse.execution import find_choice
+from nansparse.pool import RowPool
 from nansparse.windows import convolution_windows
 
 DENSE, CHANNELS_LAST, AUTO = "dense, NCHW", "dense, channels_last", "auto"
@@ -31,7 +33,9 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
     """Time one convolution with every engine and in both dense layouts, interleaved.
 
     With the plan "new" every call makes the plan of its windows, as the first layer on a set of sites does;
-    with "shared" it finds it made, as the layers after it do.
+    with "shared" it finds it made, as the layers after it do. What depends on the values, such as the sums of
+    rows, and where rows are partly NaN the plan as well, is worked out in every call. Memory for rows comes
+    from a pool, as within a `with` block of `nansparse.enable`.
 
     Args:
         cell: A value for every axis of `LAYER_AXES`.
@@ -41,7 +45,7 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
     Returns:
         One row a way, dense first.
     """
-    with fixed_conditions(int(cell["threads"])):
+    with fixed_conditions(int(cell["threads"])), closing(RowPool()) as pool:
         device = find_device(str(cell["device"]))
         x, weight, mask = _operands(cell, device)
         windows = convolution_windows(
@@ -56,7 +60,7 @@ def measure_layer(cell: Cell, repeats: int, engines: Sequence[str] = ()) -> list
                 [] if name == AUTO else registry.get(name).unsupported_reasons(activation, convolution)
             )
             if not reasons[name]:
-                ways[name] = _sparse_way(name, activation, convolution, plan=str(cell["plan"]))
+                ways[name] = _sparse_way(name, activation, convolution, pool, plan=str(cell["plan"]))
         times = time_interleaved(ways, repeats=repeats, device=device)
         kept = len(registry.get("dense").run(activation, convolution).sites)
     skipped = 1 - kept / (x.shape[0] * math.prod(windows.out_grid))
@@ -135,16 +139,18 @@ def _dense_ways(x: Tensor, weight: Tensor, stride: int) -> dict[str, Callable[[]
 
 
 def _sparse_way(
-    name: str, activation: SparseActivation, convolution: Convolution, *, plan: str
+    name: str, activation: SparseActivation, convolution: Convolution, pool: RowPool, *, plan: str
 ) -> Callable[[], Any]:
     def run() -> SparseActivation:
         if plan == NEW:
-            activation.plans.clear()
+            activation.sites.plans.clear()
+        fresh = activation.with_values(activation.values)
         if name == AUTO:
-            engine = find_choice(registry, AUTO, activation, convolution, {}).engines[0]
+            engine = find_choice(registry, AUTO, fresh, convolution, {}).engines[0]
         else:
             engine = registry.get(name)
-        return engine.run(activation, convolution)
+        with pool.serve():
+            return engine.run(fresh, convolution)
 
     return run
 

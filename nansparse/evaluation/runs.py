@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import nansparse
+from nansparse.evaluation.timing import balanced_order
 from nansparse.policy import Policy
 from nansparse.record import RunRecord
 
@@ -150,15 +151,15 @@ def warm_up(ways: Sequence[Way], slabs: Tensor) -> None:
 
 
 def take_turn(ways: Sequence[Way], slabs: Tensor, turn: int) -> None:
-    """Let every way label the same slabs, in an order that rotates from turn to turn.
+    """Let every way label the same slabs, in an order that is balanced over the turns.
 
     Args:
         ways: The ways.
         slabs: (N, C, H, W).
         turn: Number of the turn.
     """
-    for i in range(len(ways)):
-        way = ways[(i + turn) % len(ways)]
+    for i in balanced_order(len(ways), turn):
+        way = ways[i]
         start = time.perf_counter()
         labels = _run(way, slabs, way.batch_size)
         way.seconds.append(time.perf_counter() - start)

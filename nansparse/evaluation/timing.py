@@ -1,7 +1,8 @@
 """Timing several ways of one computation side by side.
 
-Every way is warmed up, then all run in turn, again and again, in an order that rotates: a slow second of the
-machine falls on all of them, and none always follows the same neighbour. The first calls are never counted.
+Every way is warmed up, then all run in turn, again and again, in a balanced order: a slow second of the machine
+falls on all of them, and none always finds the caches as the same neighbour left them. The first calls are
+never counted.
 What is too short for the clock is called several times a sample. Nothing is averaged away: every sample is
 kept, and medians and quartiles are computed from them.
 """
@@ -70,7 +71,7 @@ def time_interleaved(
     shortest: float = SHORTEST_SAMPLE,
     device: torch.device | None = None,
 ) -> dict[str, Timing]:
-    """Run all ways in turn, again and again, in a rotating order.
+    """Run all ways in turn, again and again, in a balanced order.
 
     Args:
         ways: Name to a function without arguments.
@@ -94,10 +95,29 @@ def time_interleaved(
     names: Sequence[str] = list(ways)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats):
-        for i in range(len(names)):
-            name = names[(i + turn) % len(names)]
+        for i in balanced_order(len(names), turn):
+            name = names[i]
             samples[name].append(clocked(ways[name], calls[name], device))
     return {name: Timing(tuple(values), calls[name]) for name, values in samples.items()}
+
+
+def balanced_order(count: int, turn: int) -> list[int]:
+    """Order ways so that over the turns each of them follows each other one equally often.
+
+    These are the rows of a Williams square (E. J. Williams, "Experimental designs balanced for the estimation
+    of residual effects of treatments", 1949): it takes as many turns as there are ways to be balanced, twice
+    as many if their number is odd.
+
+    Args:
+        count: How many there are.
+        turn: Number of the turn, from 0.
+
+    Returns:
+        Their numbers, in the order of that turn.
+    """
+    ahead = [(i + 1) // 2 if i % 2 else -(i // 2) for i in range(count)]
+    order = [(step + turn) % count for step in ahead]
+    return order[::-1] if count % 2 and turn // count % 2 else order
 
 
 def clocked(run: Callable[[], Any], calls: int = 1, device: torch.device | None = None) -> float:

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
+import torch
 
+from nansparse.activation import SparseActivation
 from nansparse.cli.conclusion import conclude
 from nansparse.cli.main import BAD_INPUT, main
 from nansparse.evaluation import layers, progress
@@ -16,6 +17,7 @@ from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.results import Results, Row, load_results
 from nansparse.evaluation.summary import tables
 from nansparse.evaluation.timing import Timing
+from nansparse.pool import RowPool
 
 SMALL = [
     "--set",
@@ -63,9 +65,10 @@ def test_a_shared_plan_is_found_and_a_new_one_is_made_in_every_call(monkeypatch,
             held.append(len(activation.plans))
             activation.plans["made"] = True
 
-    activation = SimpleNamespace(plans={"made": True})
+    activation = SparseActivation.from_dense(torch.ones(1, 1, 2, 2))
+    activation.plans["made"] = True
     monkeypatch.setattr(layers.registry, "get", lambda name: Engine())
-    run = layers._sparse_way("gather", activation, None, plan=plan)
+    run = layers._sparse_way("gather", activation, None, RowPool(), plan=plan)
     for _ in range(3):
         run()
     assert held == [found] * 3

@@ -1,23 +1,35 @@
 """Timing keeps every sample, never counts the first call, and lets no way always go first."""
 
 import threading
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
 
 from nansparse.errors import InputError
 from nansparse.evaluation.conditions import denormals_flushed, find_device, fixed_conditions
-from nansparse.evaluation.timing import Timing, time_interleaved
+from nansparse.evaluation.timing import Timing, balanced_order, time_interleaved
 
 
-def test_ways_run_in_turn_in_a_rotating_order_after_the_warm_up():
+def test_ways_run_in_turn_in_a_balanced_order_after_the_warm_up():
     order = []
     ways = {name: lambda name=name: order.append(name) for name in "abc"}
     times = time_interleaved(ways, repeats=3, warmup=2, shortest=0.0)
     # Two calls to warm up and one to see how long a call lasts.
     assert "".join(order[:9]) == "aaabbbccc"
-    assert "".join(order[9:]) == "abcbcacab"
+    assert "".join(order[9:]) == "".join("abc"[i] for turn in range(3) for i in balanced_order(3, turn))
     assert all(len(times[name].seconds) == 3 for name in ways)
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_over_the_turns_each_way_follows_each_other_one_equally_often(count):
+    turns = count * (1 + count % 2)
+    orders = [balanced_order(count, turn) for turn in range(turns)]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    pairs = Counter(pair for order in orders for pair in pairwise(order))
+    assert len(pairs) == count * (count - 1)
+    assert len(set(pairs.values())) <= 1
 
 
 def test_short_computations_are_called_several_times_a_sample():
