@@ -1,8 +1,8 @@
 """Timing several ways of one computation side by side.
 
-Every way is warmed up, then all run in turn, again and again, in a balanced order: a slow second of the machine
-falls on all of them, and none always finds the caches as the same neighbour left them. The first calls are
-never counted.
+Every way is warmed up, then all run in turn, again and again, in a balanced order: a slow second of the
+machine falls on all of them, and none always finds the caches as the same neighbour left them. The first
+calls are never counted.
 What is too short for the clock is called several times a sample. Nothing is averaged away: every sample is
 kept, and medians and quartiles are computed from them.
 """
