@@ -15,8 +15,6 @@ from nansparse.errors import EngineError
 from nansparse.plan import plan_windows
 from nansparse.prices import Prices, known_prices
 
-# The dense engine is taken unless another one is predicted to be faster by more than the predictions err.
-MARGIN = 1.0
 # Does in one launch what the dense engine does in dozens, and waits for the device half as often; only prices
 # can say where the dense one is faster all the same.
 WITHOUT_PRICES = "triton"
@@ -92,13 +90,11 @@ def _ranked(
                 forecast[engine.name] = prices.seconds(engine.name, rank, work)
     if not able:
         raise EngineError("no engine can run this convolution: the dense one is gone, install again")
-    limit = forecast.get("dense", float("inf")) * MARGIN
 
-    def order(engine: Engine) -> float:
+    def order(engine: Engine) -> tuple[float, bool]:
         if not prices.table:
-            return float(engine.name != WITHOUT_PRICES)
-        seconds = forecast.get(engine.name, float("inf"))
-        return limit if engine.name == "dense" else seconds
+            return float(engine.name != WITHOUT_PRICES), False
+        return forecast.get(engine.name, float("inf")), engine.name != "dense"
 
     return Choice(tuple(sorted(able, key=order)), "", dict(sorted(forecast.items(), key=lambda f: f[1])))
 
