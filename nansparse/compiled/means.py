@@ -50,7 +50,8 @@ def add_means(row_of, numbers, out_grid, geometry, channels, nan_cells, sums, sh
         live = min(BLOCK, windows - start)
         read_windows(row_of, numbers, start, live, out_grid, geometry, reach, padding, firsts, reads)
         means = np.zeros(BLOCK, np.float32)
-        for k in range(cells):
+        # Without any site there is no other row to read; windows at the rim are kept for their padding.
+        for k in range(cells if padding else 0):
             for i in range(live):
                 r = np.uint64(reads[k, i])
                 # Nothing to decide: where there is no row another one is read and left out.
