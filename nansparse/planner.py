@@ -58,6 +58,11 @@ def choose_engine(
         EngineError: If no engine can run it.
     """
     if wanted == "auto":
+        if activation.sites.is_complete and not activation.partial and "dense" in registry.names():
+            # Nothing to skip and nothing to fill: what is left is a dense convolution, whatever is predicted.
+            dense = registry.get("dense")
+            if not dense.unsupported_reasons(activation, convolution):
+                return Choice((dense,))
         prices = known_prices(activation.device) if prices is None else prices
         return _ranked(registry, activation, convolution, prices)
     names = [wanted, *(["dense"] if wanted != "dense" else [])]

@@ -49,6 +49,17 @@ def test_auto_takes_the_least_predicted_time(prices: Prices, expected: str) -> N
     assert "dense" in [engine.name for engine in choice.engines]
 
 
+@pytest.mark.parametrize("marked", ["no cell", "one cell", "one site"])
+def test_where_nothing_is_marked_auto_takes_dense_whatever_is_predicted(marked: str) -> None:
+    x = torch.rand(1, 4, 8, 8)
+    if marked != "no cell":
+        x[:, : 1 if marked == "one cell" else 4, 3, 3] = torch.nan
+    _, convolution = layer()
+    prices = flat(dense=9.0, gather=8.0)
+    choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
+    assert choice.engines[0].name == ("dense" if marked == "no cell" else "gather")
+
+
 def test_an_engine_without_prices_is_never_chosen_by_auto() -> None:
     choice = choose_engine(nansparse.registry, "auto", *layer(), flat(dense=9.0, gather=8.0))
     assert {engine.name for engine in choice.engines} == {"dense", "gather"}

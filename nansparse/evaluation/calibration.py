@@ -53,6 +53,8 @@ SCATTERED = (0.6, 0.2)
 SINGLE = ((0.6, 0.02), (0.3, 0.02))
 BLOCK = 8
 REPEATS = 5
+# What takes so many times as long as the fastest engine is never chosen: one sample of it is enough.
+PATIENCE = 4.0
 # Rounds of coordinate descent; with six columns it has converged long before.
 ROUNDS = 2000
 
@@ -127,7 +129,9 @@ def _measure(
 
     able = [engine for engine in engines if not engine.unsupported_reasons(activation, convolution)]
     ways = {engine.name: (lambda engine=engine: run(engine)) for engine in able}
-    times = time_interleaved(ways, repeats=REPEATS, device=activation.device)
+    times = time_interleaved(
+        ways, repeats=REPEATS, warmup=1, patience=PATIENCE, device=activation.device
+    )
     rank = len(convolution.windows.grid)
     return [
         Measurement(

@@ -69,6 +69,7 @@ def time_interleaved(
     repeats: int,
     warmup: int = 2,
     shortest: float = SHORTEST_SAMPLE,
+    patience: float = math.inf,
     device: torch.device | None = None,
 ) -> dict[str, Timing]:
     """Run all ways in turn, again and again, in a balanced order.
@@ -78,6 +79,8 @@ def time_interleaved(
         repeats: Samples of each way.
         warmup: Calls of each way before the first sample; at least one.
         shortest: Seconds that a sample must last; shorter computations are called several times.
+        patience: A way that takes more than so many times as long as the fastest is called once after its
+            warm-up, and that is its one sample.
         device: What the ways compute on; a GPU is waited for. The CPU when None.
 
     Returns:
@@ -88,12 +91,11 @@ def time_interleaved(
     """
     if repeats < 1 or warmup < 1:
         raise InputError(f"repeats and warm-up must be at least 1, got {repeats} and {warmup}")
-    calls = {}
-    for name, run in ways.items():
-        elapsed = [clocked(run, 1, device) for _ in range(warmup + 1)][warmup:]
-        calls[name] = max(1, math.ceil(shortest / max(elapsed[0], 1e-9)))
-    names: Sequence[str] = list(ways)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    first = {name: [clocked(run, 1, device) for _ in range(warmup + 1)][-1] for name, run in ways.items()}
+    limit = patience * max(min(first.values(), default=0.0), 1e-9)
+    names: Sequence[str] = [name for name in ways if first[name] <= limit]
+    samples = {name: [] if name in names else [first[name]] for name in ways}
+    calls = {name: max(1, math.ceil(shortest / max(first[name], 1e-9))) if name in names else 1 for name in ways}
     for turn in range(repeats):
         for i in balanced_order(len(names), turn):
             name = names[i]

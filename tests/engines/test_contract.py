@@ -129,6 +129,19 @@ def test_no_site_and_every_site(name, share, transposed, device):
 
 
 @engines
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@devices
+def test_where_no_site_is_the_rim_is_kept_for_its_padding(name, channels, device):
+    x = torch.full((2, channels, 5, 4), torch.nan)
+    weight, bias = values(1, (3, channels, 3, 3), torch.float32), values(2, (3,), torch.float32)
+    case = Case(x, weight, bias, {"groups": 1, "padding": 1}, 0.9, transposed=False)
+    out = run(registry.get(name), case, device)
+    assert len(out.sites) == 2 * (5 * 4 - 3 * 2)
+    assert torch.equal(out.rows.cpu(), bias.expand_as(out.rows))
+    assert_holds(out, case)
+
+
+@engines
 def test_padding_counts_in_the_denominator(name):
     """One real cell of nine in the corner, five of them padding: 3/9 is under 0.5, 3/4 would not be."""
     x = torch.full((1, 1, 2, 2), torch.nan)

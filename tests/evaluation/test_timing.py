@@ -1,6 +1,7 @@
 """Timing keeps every sample, never counts the first call, and lets no way always go first."""
 
 import threading
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -35,6 +36,22 @@ def test_over_the_turns_each_way_follows_each_other_one_equally_often(count):
 def test_short_computations_are_called_several_times_a_sample():
     times = time_interleaved({"nothing": lambda: None}, repeats=2, shortest=1e-3)
     assert times["nothing"].calls > 100
+
+
+def test_what_is_far_slower_than_the_fastest_is_sampled_once():
+    calls = Counter()
+
+    def way(name, seconds):
+        calls[name] += 1
+        time.sleep(seconds)
+
+    ways = {"slow": lambda: way("slow", 0.05), "fast": lambda: way("fast", 0.001)}
+    times = time_interleaved(ways, repeats=4, warmup=1, shortest=0.0, patience=5.0)
+    assert {name: len(timing.seconds) for name, timing in times.items()} == {"slow": 1, "fast": 4}
+    assert list(times) == ["slow", "fast"]
+    assert calls["slow"] == 2
+    assert times["slow"].calls == 1
+    assert times["slow"].median >= 0.05
 
 
 def test_median_and_quartiles_are_those_of_the_samples():
