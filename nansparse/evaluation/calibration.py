@@ -129,9 +129,7 @@ def _measure(
 
     able = [engine for engine in engines if not engine.unsupported_reasons(activation, convolution)]
     ways = {engine.name: (lambda engine=engine: run(engine)) for engine in able}
-    times = time_interleaved(
-        ways, repeats=REPEATS, warmup=1, patience=PATIENCE, device=activation.device
-    )
+    times = time_interleaved(ways, repeats=REPEATS, warmup=1, patience=PATIENCE, device=activation.device)
     rank = len(convolution.windows.grid)
     return [
         Measurement(

@@ -95,12 +95,12 @@ def time_interleaved(
     limit = patience * max(min(first.values(), default=0.0), 1e-9)
     names: Sequence[str] = [name for name in ways if first[name] <= limit]
     samples = {name: [] if name in names else [first[name]] for name in ways}
-    calls = {name: max(1, math.ceil(shortest / max(first[name], 1e-9))) if name in names else 1 for name in ways}
+    calls = {name: max(1, math.ceil(shortest / max(first[name], 1e-9))) for name in names}
     for turn in range(repeats):
         for i in balanced_order(len(names), turn):
             name = names[i]
             samples[name].append(clocked(ways[name], calls[name], device))
-    return {name: Timing(tuple(values), calls[name]) for name, values in samples.items()}
+    return {name: Timing(tuple(values), calls.get(name, 1)) for name, values in samples.items()}
 
 
 def balanced_order(count: int, turn: int) -> list[int]:
