@@ -125,7 +125,7 @@ def _measure_networks(results: Results, cases: Sequence[networks.Case], *, compi
     inputs = [
         (case, count)
         for case in chosen
-        for count in (settings["slices"] if case.image is networks.slices else [1])
+        for count in (settings["slices"] if case.image in networks.SLICED else [1])
     ]
     for case, count in counted(inputs):
         results.rows += network_runs.measure_network(

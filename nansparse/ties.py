@@ -31,12 +31,14 @@ class TilePeaks:
         codes: uint8 (M, C), bit k set where cell k ties in an unstable window.
         unstable: uint8 (M, C), 1 in an unstable window.
         winner: uint8 (M, C), the bit of the first cell that holds the maximum; 1 where no cell is real.
+        count: How many windows are unstable, over the channels; None where nobody counted.
     """
 
     values: Tensor
     codes: Tensor
     unstable: Tensor
     winner: Tensor
+    count: int | None = None
 
 
 @dataclass(frozen=True)

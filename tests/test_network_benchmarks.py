@@ -11,6 +11,7 @@ from benchmarks import library_networks, network_runs, networks, tables, through
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import tables as tables_of
 from nansparse.evaluation.timing import Timing
+from nansparse.imaging import conform, load_template
 from nansparse.prediction import Outcome
 
 
@@ -55,12 +56,22 @@ def test_random_weights_are_the_same_every_time():
 
 
 def test_a_bounding_box_holds_what_is_not_zero_and_fits_the_networks():
-    x = torch.zeros(2, 1, 48, 48, 48)
-    x[0, ..., 5:30, 40:47, 0:40] = 1
-    x[1, ..., 5:30, 40:47, 8:48] = 1
+    x = torch.zeros(5, 1, 48, 48, 48)
+    x[1, ..., 5:30, 40:47, 0:40] = 1
+    x[3, ..., 5:30, 40:47, 8:48] = 1
     box = network_runs.bounding_box(x)
-    assert [(part.start, part.stop) for part in box] == [(5, 37), (32, 48), (0, 48)]
-    assert float(x[(..., *box)].sum()) == float(x.sum())
+    assert [(part.start, part.stop) for part in box] == [(1, 4), (None, None), (5, 37), (32, 48), (0, 48)]
+    assert float(x[box].sum()) == float(x.sum())
+
+
+@pytest.mark.parametrize("count", [8, 16])
+def test_slices_of_the_whole_volume_hold_as_much_brain_as_the_volume(count):
+    x = networks.all_slices(count)
+    assert x.shape == (count, 7, 256, 256)
+    assert not x[0].any()
+    assert not x[-1].any()
+    whole = conform(load_template().t1).data
+    assert float((x[:, 3] != 0).double().mean()) == pytest.approx((whole != 0).mean(), rel=0.01)
 
 
 def test_the_head_is_a_brain_on_black():

@@ -51,4 +51,4 @@ def peaks_of_rows(
         *(values, place, table, np.float32(policy.epsilon), np.float32(TIE_ATOL), policy.max_ties),
         *(best, codes, unstable, winner),
     )
-    return TilePeaks(best, codes, unstable, winner), ties > 0, odd & 1 > 0, odd & 2 > 0
+    return TilePeaks(best, codes, unstable, winner, int(ties)), ties > 0, odd & 1 > 0, odd & 2 > 0

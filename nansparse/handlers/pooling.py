@@ -163,12 +163,13 @@ def _finish(
     policy = call.policy
     values, codes, unstable, winner = tile.values, tile.codes, tile.unstable, tile.winner
     channels = values.shape[1]
-    empty = values.isneginf() if partial else None
+    empty, count = values.isneginf() if partial else None, tile.count
     if policy.mode == "aggressive":
         if policy.nan_probability < 1.0:
-            unstable = unstable * drawn(call, sites, channels)
+            unstable, count = unstable * drawn(call, sites, channels), None
         empty = unstable.bool() if empty is None else unstable.bool() | empty
-    facts["windows_skipped"] = facts["windows"] - len(sites) * channels + int(unstable.sum())
+    count = int(unstable.sum()) if count is None else count
+    facts["windows_skipped"] = facts["windows"] - len(sites) * channels + count
     activation = SparseActivation(sites, values, partial=False)
     if empty is not None:
         # The index of a NaN window is its first cell, bit 0.
