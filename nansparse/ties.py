@@ -161,7 +161,8 @@ def tile_peaks(cells: list[Tensor], peaks: Peaks, max_ties: int) -> TilePeaks:
         first = equal & -equal
         winner[slab] = first + (first == 0)
     channels = codes.shape[-1]
-    return TilePeaks(*(t.reshape(-1, channels) for t in (peaks.best, codes, unstable, winner)))
+    values, codes, unstable, winner = (t.reshape(-1, channels) for t in (peaks.best, codes, unstable, winner))
+    return TilePeaks(values, codes, unstable, winner)
 
 
 def _tolerance(best: Tensor, epsilon: float) -> Tensor:
