@@ -70,6 +70,26 @@ def test_skipped_windows_are_counted() -> None:
     assert record.layers[0].windows_skipped == int(expected.sum()) > 0
 
 
+@pytest.mark.parametrize("mode", ["conservative", "aggressive"])
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("holes", [False, True], ids=["no hole", "whole sites missing"])
+def test_unstable_windows_that_tile_the_grid_are_counted_as_the_definition_has_them(
+    mode: str, rank: int, *, holes: bool
+) -> None:
+    x = torch.zeros(2, 5, *(8,) * rank)
+    x[..., :4] = torch.rand(2, 5, *(8,) * (rank - 1), 4, generator=torch.Generator().manual_seed(0))
+    if holes:
+        x[:, :, 2:5] = torch.nan
+    layout = torch.channels_last if rank == 2 else torch.channels_last_3d
+    pool = F.max_pool2d if rank == 2 else F.max_pool3d
+    _, record = caught(
+        lambda x: pool(x, 2, return_indices=True), x.contiguous(memory_format=layout), mode=mode
+    )
+    expected = nan_max_pool(x, 2, 2, mode="aggressive").values.isnan()
+    assert record.layers[0].windows == expected.numel()
+    assert record.layers[0].windows_skipped == int(expected.sum()) > 0
+
+
 def test_a_network_with_padded_pooling_stays_sparse() -> None:
     with torch.random.fork_rng(devices=[]):
         model = torch.nn.Sequential(
