@@ -49,8 +49,8 @@ def bounding_box(x: Tensor) -> tuple[slice, ...]:
     Returns:
         One slice an axis: from the first sample that holds anything to the last, all channels, and the box.
     """
-    filled = (x != 0).flatten(0, 1).any(0)
-    samples = (x != 0).flatten(1).any(1).nonzero().flatten()
+    held = x != 0
+    filled, samples = held.flatten(0, 1).any(0), held.flatten(1).any(1).nonzero().flatten()
     box = [slice(int(samples[0]), int(samples[-1]) + 1), slice(None)]
     for axis, side in enumerate(filled.shape):
         others = [other for other in range(filled.dim()) if other != axis]
@@ -87,6 +87,7 @@ def measure_network(
     model, x = _seeded(case).to(device or "cpu"), case.image(slices).to(device or "cpu")
     cell = {"network": case.name, "weights": case.weights, "input": "x".join(map(str, x.shape))}
     box = bounding_box(x)
+    of_labels = (box[0], *box[2:])
     with warnings.catch_warnings(), ExitStack() as blocks:
         warnings.simplefilter("ignore", NothingToDoWarning)  # the shares say it
         ways, records, missing = _ways(case, model, x, box, blocks, compiled=compiled)
@@ -96,7 +97,7 @@ def measure_network(
         for name, record in records.items():
             record.clear()
             labels = torch.zeros_like(dense)
-            labels[(box[0], *box[2:]) if name == MARKED_BOX else ...] = _labels(ways[name]())
+            labels[of_labels if name == MARKED_BOX else ...] = _labels(ways[name]())
             margin = None if name == CONSERVATIVE else case.margin
             rows[name].policy = {**nansparse.Policy().to_dict(), "margin": margin}
             rows[name].values = {
@@ -106,7 +107,7 @@ def measure_network(
                 "dice_inside": _dice_inside(labels[inside], dense[inside]),
             }
             rows[name].layers = record.to_dict()["layers"]
-    rows[BOX].values["share_of_grid"] = inside[(box[0], *box[2:])].numel() / inside.numel()
+    rows[BOX].values["share_of_grid"] = inside[of_labels].numel() / inside.numel()
     rows[MARKED].values["share_of_grid"] = float(inside.double().mean())
     relate(rows)
     failed = [Row(cell, name, "unsupported", why) for name, why in missing.items()]

@@ -2,7 +2,7 @@
 
 An engine says how much work a convolution is for it (`nansparse.workload`); the prices of that work were
 measured, on this machine by `nansparse calibrate` or elsewhere for the prices that come with the package. A
-prediction is their product. An engine without prices for the device is not chosen by "auto"; where there are
+prediction is their product. Where no cell is NaN the dense engine runs, unasked. An engine without prices for the device is not chosen by "auto"; where there are
 no prices at all, as on a GPU that was not measured, the one engine made for such devices is.
 """
 
@@ -57,12 +57,11 @@ def choose_engine(
     Raises:
         EngineError: If no engine can run it.
     """
+    marked = activation.partial or not activation.sites.is_complete
+    if wanted == "auto" and not marked and "dense" in registry.names():
+        # Nothing to skip and nothing to fill: what is left is a dense convolution, whatever is predicted.
+        wanted = "dense"
     if wanted == "auto":
-        if activation.sites.is_complete and not activation.partial and "dense" in registry.names():
-            # Nothing to skip and nothing to fill: what is left is a dense convolution, whatever is predicted.
-            dense = registry.get("dense")
-            if not dense.unsupported_reasons(activation, convolution):
-                return Choice((dense,))
         prices = known_prices(activation.device) if prices is None else prices
         return _ranked(registry, activation, convolution, prices)
     names = [wanted, *(["dense"] if wanted != "dense" else [])]

@@ -74,6 +74,11 @@ def test_slices_of_the_whole_volume_hold_as_much_brain_as_the_volume(count):
     assert float((x[:, 3] != 0).double().mean()) == pytest.approx((whole != 0).mean(), rel=0.01)
 
 
+def test_every_network_of_slices_gets_as_many_as_are_asked_for():
+    for case in (*networks.CASES, *library_networks.CASES):
+        assert (case.image(1).dim() == 4) == (case.image in networks.SLICED)
+
+
 def test_the_head_is_a_brain_on_black():
     x = networks.head(96)
     assert x.shape == (1, 1, 96, 96, 96)
@@ -109,6 +114,15 @@ class Unpooled(nn.Module):
     def forward(self, x):
         y, indices = nn.functional.max_pool2d(self.first(x), 2, return_indices=True)
         return self.last(nn.functional.max_unpool2d(y, indices, 2))
+
+
+def test_the_bounding_box_leaves_empty_slices_out():
+    x = torch.cat([torch.zeros(1, 1, 32, 32), square(2), torch.zeros(1, 1, 32, 32)])
+    case = networks.Case("small", Unpooled, lambda _: x)
+    rows = {row.way: row for row in network_runs.measure_network(case, repeats=1, compiled=False)}
+    assert rows["dense, bounding box"].values["share_of_grid"] == (2 / 4) * (1 / 4)
+    # The labels of the box lie where the box was: elsewhere they would be those of another slice.
+    assert rows["background marked, bounding box"].values["dice_inside"] > 0.9
 
 
 def test_a_network_is_measured_in_every_way():
