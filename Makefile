@@ -16,7 +16,7 @@ ARGS =
 VENV = .venv
 BIN = $(VENV)/bin
 INPUTS = pyproject.toml setup.py $(CONSTRAINTS)
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format engines browser bench clean
@@ -62,7 +62,7 @@ $(VENV)/installed-%: $(INPUTS) | $(BIN)/python
 # name.
 COMPILE = PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(WORKERS) DIST_EXTRA_CONFIG="$(abspath $(VENV)/build.cfg)" \
     CXXFLAGS="-O1 -DNDEBUG" CFLAGS="-O1 -DNDEBUG" \
-    CXX="$(abspath tools/g++-with-torch-header)" \
+    CXX="$(abspath tools/g++-all-at-once)" \
     $(INSTALL) --no-build-isolation --no-cache-dir --no-deps --force-reinstall --use-pep517
 
 $(VENV)/built-torch-scatter: $(CONSTRAINTS) $(VENV)/build.cfg | $(VENV)/installed-dev

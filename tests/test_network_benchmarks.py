@@ -64,22 +64,34 @@ def test_a_bounding_box_holds_what_is_not_zero_and_fits_the_networks():
     assert float(x[box].sum()) == float(x.sum())
 
 
+@pytest.fixture(scope="module")
+def conformed():
+    return conform(load_template().t1)
+
+
+@pytest.fixture
+def template(conformed, monkeypatch):
+    """Conform the template once for all tests that want it: that takes seconds."""
+    monkeypatch.setattr(networks, "conform", lambda _: conformed)
+    return conformed
+
+
 @pytest.mark.parametrize("count", [8, 16])
-def test_slices_of_the_whole_volume_hold_as_much_brain_as_the_volume(count):
+def test_slices_of_the_whole_volume_hold_as_much_brain_as_the_volume(count, template):
     x = networks.all_slices(count)
     assert x.shape == (count, 7, 256, 256)
     assert not x[0].any()
     assert not x[-1].any()
-    whole = conform(load_template().t1).data
+    whole = template.data
     assert float((x[:, 3] != 0).double().mean()) == pytest.approx((whole != 0).mean(), rel=0.01)
 
 
-def test_every_network_of_slices_gets_as_many_as_are_asked_for():
+def test_every_network_of_slices_gets_as_many_as_are_asked_for(template):
     for case in (*networks.CASES, *library_networks.CASES):
         assert (case.image(1).dim() == 4) == (case.image in networks.SLICED)
 
 
-def test_the_head_is_a_brain_on_black():
+def test_the_head_is_a_brain_on_black(template):
     x = networks.head(96)
     assert x.shape == (1, 1, 96, 96, 96)
     share = float((x != 0).double().mean())
