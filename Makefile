@@ -16,7 +16,7 @@ ARGS =
 VENV = .venv
 BIN = $(VENV)/bin
 INPUTS = pyproject.toml setup.py $(CONSTRAINTS)
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test check format engines browser bench clean
