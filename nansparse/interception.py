@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from nansparse.deferred import Deferral
+from nansparse.deferred import Deferral, may_change
 from nansparse.fallback import changes_first, operation_name, run_dense
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
 from nansparse.nesting import shallow_map
 from nansparse.questions import is_question
 from nansparse.tainted import VIEWS
+from nansparse.uniform_regions import Rule
 
 
 class CatchCalls(TorchFunctionMode):
@@ -39,6 +40,7 @@ class CatchCalls(TorchFunctionMode):
         handlers: dict[Any, Handler],
         always: frozenset[Any],
         steps: dict[Any, Callable[..., Any]],
+        regions: dict[Any, Rule],
     ) -> None:
         """Keep what decides.
 
@@ -47,10 +49,11 @@ class CatchCalls(TorchFunctionMode):
             handlers: Torch function to handler.
             always: Functions that go to their handler even without a marked argument.
             steps: Torch function to what puts it off on tensors without NaN, see `nansparse.deferred`.
+            regions: Torch function to what it does to uniform regions, see `nansparse.uniform_regions`.
         """
         super().__init__()
         self.call, self.handlers, self.always = call, handlers, always
-        self.deferral = Deferral(steps)
+        self.deferral, self.regions = Deferral(steps), regions
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Leave no step to be done."""
@@ -60,14 +63,30 @@ class CatchCalls(TorchFunctionMode):
             self.deferral.finish()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Decide over one call."""
+        """Decide over one call, and follow the uniform regions of its arguments."""
         del types
         kwargs = kwargs or {}
+        uniform = self.call.uniform
+        if not uniform:
+            return self._answered(func, args, kwargs)
+        rule = self.regions.get(func)
+        region = None if rule is None else rule(uniform, args, kwargs)
+        if may_change(func, args, kwargs):
+            uniform.forget_changed(func, args, kwargs)
+        result = self._answered(func, args, kwargs)
+        uniform.note(result, region)
+        return result
+
+    def _answered(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.call.tainted:
             result = self.deferral.caught(func, args, kwargs)
             if result is not NotImplemented:
                 return result
+        given = args
         args, kwargs = self.deferral.settle(func, args, kwargs)
+        if self.call.uniform:
+            for before, after in zip(given, args, strict=True):
+                self.call.uniform.hand_on(before, after)
         if self.call.tainted:
             if not _any_marked(args) and (is_question(func) or operation_name(func) in VIEWS):
                 return tree_map(self._mark_copy, func(*args, **kwargs))

@@ -30,6 +30,7 @@ class LayerRecord:
         windows_skipped: Those that were skipped; for max pooling, those that are NaN or hold remembered ties.
         macs: Multiply-adds a dense run does.
         macs_skipped: Those that were skipped.
+        macs_repeated: Those of windows that repeat another one, of which only that was computed.
         densified: How often it needed a dense tensor although its input was sparse.
         seconds: Wall-clock time inside it; not meaningful on a GPU, where calls return before they are done.
         forecast: Seconds that the planner predicted, over all calls, by engine; empty where it had no choice.
@@ -44,6 +45,7 @@ class LayerRecord:
     windows_skipped: int = 0
     macs: int = 0
     macs_skipped: int = 0
+    macs_repeated: int = 0
     densified: int = 0
     seconds: float = 0.0
     forecast: dict[str, float] = field(default_factory=dict)
@@ -67,6 +69,8 @@ def layer_table(layers: Sequence[LayerRecord]) -> list[str]:
 
 def _row(layer: LayerRecord) -> list[str]:
     notes = [f"densified {layer.densified}x"] if layer.densified else []
+    if layer.macs_repeated:
+        notes.append(f"{percent(layer.macs_repeated, layer.macs)} % repeats")
     return [
         layer.layer or "(model)",
         layer.operation,

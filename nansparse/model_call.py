@@ -18,6 +18,8 @@ from nansparse.policy import Policy
 from nansparse.record import RunRecord
 from nansparse.tainted import TaintedStorages
 from nansparse.trials import Turn
+from nansparse.uniform import find_uniform
+from nansparse.uniform_regions import UniformRegions
 
 Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -31,6 +33,7 @@ class ModelCall:
         channels_last: Whether dense tensors are laid out channels last.
         names: Module id to dotted name.
         tainted: Plain tensors that the model wrote NaN into.
+        uniform: Where tensors without NaN repeat themselves.
         holds_nan: Whether anything was marked so far.
         turn: The call's part in the trials of `marking="when-it-pays"`; None when every layer marks.
     """
@@ -49,7 +52,7 @@ class ModelCall:
         """
         self.policy, self.record, self.channels_last = policy, record, channels_last
         self.names = {id(module): name for name, module in model.named_modules()}
-        self.tainted = TaintedStorages()
+        self.tainted, self.uniform = TaintedStorages(), UniformRegions()
 
     def wrap(self, payload: Payload, view_of: MarkedTensor | None = None) -> MarkedTensor:
         """Hand a payload to the model.
@@ -79,7 +82,7 @@ class ModelCall:
         return self.wrap(SparseActivation.from_dense(x) if _is_spatial(x) else x, view_of)
 
     def marked_inputs(self, values: Any) -> Any:
-        """Scan the inputs of the model once, and mark those that hold NaN.
+        """Scan the inputs of the model once: mark those that hold NaN, find the background of the others.
 
         Args:
             values: Arguments, nested as they are.
@@ -89,7 +92,11 @@ class ModelCall:
         """
 
         def mark(value: Tensor) -> Tensor:
-            return self._marked(value.as_subclass(Tensor)) if _holds_nan(value) else value
+            if _holds_nan(value):
+                return self._marked(value.as_subclass(Tensor))
+            if self.computes_once and _is_spatial(value) and value.device.type == "cpu":
+                self.uniform.note(value, find_uniform(value))
+            return value
 
         return with_changed(values, mark)
 
@@ -104,6 +111,11 @@ class ModelCall:
             The marked tensor.
         """
         return self._marked(x, base)
+
+    @property
+    def computes_once(self) -> bool:
+        """Whether windows that repeat each other are computed once: where the planner chooses the engine."""
+        return self.policy.engine == "auto" and self.channels_last
 
     def untaint(self, value: Any) -> Any:
         """Mark a plain tensor that NaN was written into.

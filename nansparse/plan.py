@@ -6,6 +6,8 @@ geometry only (as long as no row is partly NaN), so it is kept with the set and 
 that set.
 """
 
+from __future__ import annotations
+
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +117,26 @@ class WindowPlan:
             self._out = None
         else:
             self._out = Sites(numbers, sites.batch, windows.out_grid, sites.device)
+
+    @classmethod
+    def of_chosen(cls, activation: SparseActivation, windows: Windows, out: Sites) -> WindowPlan:
+        """Plan to compute some windows of an activation that lacks no site and no cell.
+
+        Args:
+            activation: The input.
+            windows: The geometry; not transposed.
+            out: The windows wanted.
+
+        Returns:
+            The plan.
+        """
+        plan = cls.__new__(cls)
+        plan.windows, plan._sites, plan.choices = windows, weakref.ref(activation.sites), {}
+        small = activation.sites.total < torch.iinfo(torch.int32).max - 2
+        plan._kernels = kernels_for(activation) if small else None
+        plan._out, plan.cells = out, windows.volume
+        plan.nan_cells = torch.zeros(1, dtype=torch.int32, device=out.device).expand(len(out))
+        return plan
 
     @property
     def keep(self) -> Tensor:

@@ -13,7 +13,7 @@ from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine, Registry
 from nansparse.errors import EngineError
-from nansparse.plan import plan_windows
+from nansparse.plan import WindowPlan, plan_windows
 from nansparse.prices import Prices, known_prices
 
 # Does in one launch what the dense engine does in dozens, and waits for the device half as often; only prices
@@ -58,9 +58,8 @@ def choose_engine(
     Raises:
         EngineError: If no engine can run it.
     """
-    marked = activation.partial or not activation.sites.is_complete
-    if wanted == "auto" and not marked and "dense" in registry.names():
-        # Nothing to skip and nothing to fill: what is left is a dense convolution, whatever is predicted.
+    if wanted == "auto" and not _leaves_out(activation, convolution) and "dense" in registry.names():
+        # Nothing to leave out and nothing to fill: that is a dense convolution, whatever is predicted.
         wanted = "dense"
     if wanted == "auto":
         prices = known_prices(activation.device) if prices is None else prices
@@ -74,6 +73,14 @@ def choose_engine(
     if not able:
         raise EngineError("no engine can run this convolution: " + "; ".join(reasons))
     return Choice(tuple(able), "; ".join(reasons))
+
+
+def _leaves_out(activation: SparseActivation, convolution: Convolution) -> bool:
+    """Say whether there is a window to leave out or a cell to fill."""
+    if activation.partial or not activation.sites.is_complete:
+        return True
+    plan = activation.plans.get((convolution.windows, convolution.threshold))
+    return isinstance(plan, WindowPlan) and not plan.out.is_complete
 
 
 def _ranked(

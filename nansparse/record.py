@@ -98,6 +98,11 @@ class RunRecord:
         return sum(layer.macs_skipped for layer in self.layers)
 
     @property
+    def macs_repeated(self) -> int:
+        """Multiply-adds of windows that repeat another one, of which only that was computed."""
+        return sum(layer.macs_repeated for layer in self.layers)
+
+    @property
     def windows(self) -> int:
         """Convolution windows of a dense run."""
         return sum(layer.windows for layer in self.layers if layer.macs)
@@ -157,7 +162,8 @@ class RunRecord:
             Policy, totals and one entry a layer.
         """
         layers = [asdict(layer) for layer in self.layers]
-        totals = ("windows", "windows_skipped", "macs", "macs_skipped", "densified", "forwards", "marked")
+        totals = ("windows", "windows_skipped", "macs", "macs_skipped", "macs_repeated", "densified", "forwards")
+        totals = (*totals, "marked")
         return {
             "policy": self.policy.to_dict(),
             "torch": torch.__version__,
@@ -180,5 +186,10 @@ class RunRecord:
             f"convolution windows and {percent(self.macs_skipped, self.macs)} % of the multiply-adds "
             f"skipped, {self.densified} densified"
         )
+        if self.macs_repeated:
+            lines.append(
+                f"{percent(self.macs_repeated, self.macs)} % of the multiply-adds were repeats in a uniform "
+                "background, of which one was computed (exact: nothing is skipped there)"
+            )
         lines += self.trials.told() if self.trials is not None else []
         return "\n".join(line.rstrip() for line in [*lines, *self.advice(), *self.broken_engines()])

@@ -19,7 +19,7 @@ from torch import nn
 
 from nansparse.engine import registry
 from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarning
-from nansparse.handlers import ALWAYS, HANDLERS, STEPS
+from nansparse.handlers import ALWAYS, HANDLERS, REGIONS, STEPS
 from nansparse.interception import CatchCalls
 from nansparse.model_call import ModelCall
 from nansparse.policy import Policy
@@ -137,11 +137,11 @@ class Session:
         try:
             args, kwargs = call.marked_inputs(args), call.marked_inputs(kwargs)
             # Where nothing can mark, there is nothing to catch, and catching has its price.
-            idle = trials is not None and trials.nothing_marks and not call.holds_nan
+            idle = trials is not None and trials.nothing_marks and not (call.holds_nan or call.uniform)
             with self._pool.serve():
                 with (
                     torch.no_grad(),
-                    nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS),
+                    nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS, REGIONS),
                 ):
                     out = forward(*args, **kwargs)
                 out = released(out, call, form)

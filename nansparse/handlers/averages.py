@@ -13,8 +13,8 @@ from nansparse.model_call import Handler, ModelCall
 from nansparse.sampling import OUTSIDE, blended
 from nansparse.windows import as_ints
 
-_WINDOW = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0)]
-_WINDOW = [*_WINDOW, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)]
+WINDOW = [("input", REQUIRED), ("kernel_size", REQUIRED), ("stride", None), ("padding", 0)]
+WINDOW = [*WINDOW, ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)]
 
 
 def real_mean(activation: SparseActivation, nan: float | str) -> Tensor:
@@ -63,7 +63,7 @@ def _adaptive(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 def _window(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run average pooling: global if the window is the grid, else NaN spreads over the windows it is in."""
-    bound = bind(_WINDOW, args, kwargs)
+    bound = bind(WINDOW, args, kwargs)
     rank = 2 if "2d" in func.__name__ else 3
     if bound is None or bound["divisor_override"] is not None:
         return NotImplemented

@@ -1,6 +1,7 @@
 """Convolutions, transposed convolutions and linear layers."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from nansparse.execution import run_convolution
 from nansparse.functional import nan_linear
 from nansparse.functional.checks import check_activation, check_weight
 from nansparse.handlers.arguments import REQUIRED, bind
+from nansparse.handlers.repeated import convolve_once
 from nansparse.marked import MarkedTensor, densified
 from nansparse.model_call import ModelCall
 from nansparse.windows import Windows, convolution_windows, transposed_windows
@@ -33,7 +35,7 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     x, weight = bound["input"], bound["weight"]
     if not isinstance(x, MarkedTensor):
         with call.recorded(func.__name__) as facts:
-            out = func(*args, **kwargs)
+            out = _convolve_plain(call, func, bound, facts)
             facts.update(_dense_counts(x, weight, out, bound["groups"], transposed=transposed))
         return out
     if x.dim() == weight.dim() - 1:
@@ -44,6 +46,21 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     with call.recorded(func.__name__) as facts:
         out = _run(call, x.sparse(), bound, facts, transposed=transposed)
     return call.wrap(out)
+
+
+def _convolve_plain(call: ModelCall, func: Any, bound: dict[str, Any], facts: dict[str, Any]) -> Tensor:
+    """Run a convolution of a tensor without NaN, windows that repeat each other once."""
+    x, weight = bound["input"], bound["weight"]
+    region = call.uniform.of(x)
+    if region is None:
+        return func(**bound)
+    windows = _layer_windows(bound, region.mask.shape[1:], transposed="transpose" in func.__name__)
+    repeats = region.through(windows)
+    convolution = Convolution(weight.detach(), bound["bias"], windows, bound["groups"], call.policy.threshold)
+    out = convolve_once(call, x, convolution, repeats, facts)
+    out = func(**bound) if out is None else out
+    call.uniform.note(out, repeats)
+    return out
 
 
 def _run(
@@ -65,14 +82,7 @@ def _run(
     stand_in = torch.empty(activation.shape, dtype=activation.dtype, device="meta")
     check_activation(stand_in, "input")
     check_weight(stand_in, weight, bias, bound["groups"], transposed=transposed)
-    options = [bound["stride"], bound["padding"]]
-    options += [bound["output_padding"]] if transposed else []
-    windows = _windows(
-        transposed,
-        activation.sites.grid,
-        tuple(weight.shape[2:]),
-        *(tuple(o) if isinstance(o, (list, tuple)) else o for o in (*options, bound["dilation"])),
-    )
+    windows = _layer_windows(bound, activation.sites.grid, transposed=transposed)
     convolution = Convolution(weight.detach(), bias, windows, bound["groups"], call.policy.threshold)
     with torch.autocast(device, enabled=False):
         out, engine, choice = run_convolution(
@@ -86,6 +96,13 @@ def _run(
     counts = _counts(out, convolution)
     facts.update(engine=engine.name, note=choice.note, forecast=choice.forecast, **counts)
     return out
+
+
+def _layer_windows(bound: dict[str, Any], grid: Sequence[int], *, transposed: bool) -> Windows:
+    options = [bound["stride"], bound["padding"]]
+    options += [bound["output_padding"]] if transposed else []
+    options = [tuple(o) if isinstance(o, (list, tuple)) else o for o in (*options, bound["dilation"])]
+    return _windows(transposed, tuple(grid), tuple(bound["weight"].shape[2:]), *options)
 
 
 @lru_cache(maxsize=256)

@@ -29,7 +29,7 @@ def _normalize(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     bound = bind(BATCH_NORM, args, kwargs)
     if bound is None or bound["training"] or any(bound[name] is None for name in BUFFERS[:2]):
         return NotImplemented
-    rows = _rows(x)
+    rows = image_rows(x)
     if rows is None or not isinstance(bound["momentum"], float) or not bound["eps"] > 0:
         return NotImplemented
     kernels = kernels_for(rows)
@@ -49,7 +49,7 @@ def _combine(name: str) -> Callable[..., Any]:
         steps = _scaled(first)
         if steps is None or not isinstance(second, Tensor) or first.shape != second.shape:
             return NotImplemented
-        other = _rows(second)
+        other = image_rows(second)
         if other is None:
             return NotImplemented
         nowhere = other.new_empty(0, dtype=torch.int64)
@@ -110,8 +110,15 @@ def _scaled(x: Any) -> Pending | None:
     return None if steps is None or steps.is_combined else steps
 
 
-def _rows(x: Any) -> Tensor | None:
-    """View a tensor as rows (N * grid, C); None where that takes a copy, or where it is of another kind."""
+def image_rows(x: Any) -> Tensor | None:
+    """View an image on the CPU as rows.
+
+    Args:
+        x: Anything.
+
+    Returns:
+        (N * grid, C) of (N, C, *grid); None where that takes a copy, or for anything but float32.
+    """
     x = settled(x)
     if type(x) is not Tensor or x.dim() not in (4, 5) or x.device.type != "cpu" or x.dtype != torch.float32:
         return None

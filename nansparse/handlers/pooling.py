@@ -55,9 +55,12 @@ def _pool(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         facts["windows"] = x.shape[0] * x.shape[1] * torch.Size(windows.out_grid).numel()
         if isinstance(x, MarkedTensor):
             return _pool_marked(call, x, windows, facts, indices_wanted=indices_wanted)
-        if not marks:
-            return func(*args, **kwargs)
-        return _pool_plain(call, func, args, kwargs, windows, facts)
+        region = call.uniform.of(x)
+        pooled = _pool_plain(call, func, args, kwargs, windows, facts) if marks else func(*args, **kwargs)
+        if region is not None:
+            values = pooled[0] if isinstance(pooled, tuple) else pooled
+            call.uniform.note(values, region.through(windows))
+        return pooled
 
 
 def _switched(call: ModelCall, windows: Windows, *, indices_wanted: bool) -> tuple[ModelCall, bool]:

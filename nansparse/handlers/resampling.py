@@ -11,42 +11,62 @@ from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
 from nansparse.sampling import OUTSIDE, blended, picked
 
-_INTERPOLATE = [("input", REQUIRED), ("size", None), ("scale_factor", None), ("mode", "nearest")]
-_INTERPOLATE = [
-    *_INTERPOLATE,
+INTERPOLATE = [("input", REQUIRED), ("size", None), ("scale_factor", None), ("mode", "nearest")]
+INTERPOLATE = [
+    *INTERPOLATE,
     ("align_corners", None),
     ("recompute_scale_factor", None),
     ("antialias", False),
 ]
-_PAD = [("input", REQUIRED), ("pad", REQUIRED), ("mode", "constant"), ("value", None)]
+PAD = [("input", REQUIRED), ("pad", REQUIRED), ("mode", "constant"), ("value", None)]
 LINEAR = {"bilinear": 2, "trilinear": 3}
 NEAREST = ("nearest", "nearest-exact")
 
 
 def _interpolate(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run nearest, bilinear and trilinear interpolation; other modes need the dense tensor."""
-    bound = bind(_INTERPOLATE, args, kwargs)
-    if bound is None or not _is_spatial(bound["input"]) or bound["antialias"]:
+    bound = bind(INTERPOLATE, args, kwargs)
+    if bound is None or not _is_spatial(bound["input"]):
         return NotImplemented
-    x, mode = bound["input"], bound["mode"]
-    rank = x.dim() - 2
-    if mode not in NEAREST and LINEAR.get(mode) != rank:
+    del func
+    found = interpolation_reads(bound)
+    if found is None:
         return NotImplemented
-    # The output grid, and the errors of torch, from a tensor without data.
-    names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
-    out = func(torch.empty(x.shape, dtype=torch.float32, device="meta"), **{n: bound[n] for n in names}).shape
-    scales = [None] * rank if bound["recompute_scale_factor"] else _per_axis(bound["scale_factor"], rank)
+    x, (cells, weights) = bound["input"], found
     activation = x.sparse()
     with call.recorded("interpolate") as facts:
         facts["engine"] = "rows"
-        axes = list(zip(activation.sites.grid, out[2:], scales, strict=True))
-        if mode in NEAREST:
-            cells = [_nearest_cells(*axis, mode).to(x.device) for axis in axes]
-            return call.wrap(picked(activation, cells))
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        reads = [_linear_cells(*axis, bool(bound["align_corners"]), wide) for axis in axes]
-        cells, weights = ([part.to(x.device) for part in parts] for parts in zip(*reads, strict=True))
-        return call.wrap(blended(activation, cells, weights))
+        cells = [part.to(x.device) for part in cells]
+        if not weights:
+            return call.wrap(picked(activation, [part.flatten() for part in cells]))
+        return call.wrap(blended(activation, cells, [part.to(x.device) for part in weights]))
+
+
+def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Say which cells each output place of an interpolation reads.
+
+    Args:
+        bound: The arguments of `torch.nn.functional.interpolate` by name.
+
+    Returns:
+        One int64 (out, k) a spatial axis, and their weights, of the same shapes; no weights where k is 1. None
+        for other modes than nearest, bilinear and trilinear, and with antialiasing.
+    """
+    x, mode = bound["input"], bound["mode"]
+    rank = x.dim() - 2
+    if bound["antialias"] or (mode not in NEAREST and LINEAR.get(mode) != rank):
+        return None
+    # The output grid, and the errors of torch, from a tensor without data.
+    names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+    stand_in = torch.empty(x.shape, dtype=torch.float32, device="meta")
+    out = F.interpolate(stand_in, **{n: bound[n] for n in names}).shape
+    scales = [None] * rank if bound["recompute_scale_factor"] else _per_axis(bound["scale_factor"], rank)
+    axes = list(zip(x.shape[2:], out[2:], scales, strict=True))
+    if mode in NEAREST:
+        return [_nearest_cells(*axis, mode)[:, None] for axis in axes], []
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    cells, weights = zip(*(_linear_cells(*axis, bool(bound["align_corners"]), wide) for axis in axes), strict=True)
+    return list(cells), list(weights)
 
 
 def _per_axis(scale: Any, rank: int) -> list[float | None]:
@@ -97,7 +117,7 @@ def _linear_cells(
 def _pad(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run torch.nn.functional.pad along the spatial axes."""
     del func
-    bound = bind(_PAD, args, kwargs)
+    bound = bind(PAD, args, kwargs)
     if bound is None or not _is_spatial(bound["input"]):
         return NotImplemented
     x, pads = bound["input"], [int(p) for p in bound["pad"]]

@@ -1,0 +1,143 @@
+"""Uniform regions: the sites of a tensor without NaN that repeat each other.
+
+A stripped head lies in zeros. Until the first NaN every layer of a network turns that region into another
+one, a few cells smaller: a point-wise operation keeps it, and a window that lies wholly in it has the output
+of every other such window. Behind a transposed convolution sites repeat each other in steps, its stride.
+Which sites these are follows from the geometry; no value is looked at but those of the model's input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nansparse.windows import GAP, PADDING, Windows
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The sites of a tensor that repeat each other.
+
+    Attributes:
+        mask: Bool (N, *grid), True at these sites.
+        period: One integer a spatial axis: those sites of one sample have equal channels whose coordinates
+            agree modulo the period.
+    """
+
+    mask: Tensor
+    period: tuple[int, ...]
+
+    @property
+    def classes(self) -> int:
+        """How many different rows a sample may have in the region."""
+        return math.prod(self.period)
+
+    @property
+    def share(self) -> float:
+        """The region's share of all sites."""
+        return int(self.mask.count_nonzero()) / max(self.mask.numel(), 1)
+
+    def through(self, windows: Windows) -> Uniform:
+        """Find the outputs of an operation that repeat each other.
+
+        Args:
+            windows: What its outputs read: fixed cells, combined in the same way everywhere.
+
+        Returns:
+            The windows that lie wholly in the region; one that reaches into padding does not.
+        """
+        steps = zip(self.period, windows.stride, strict=True)
+        period = tuple(p * s if windows.transposed else p // math.gcd(p, s) for p, s in steps)
+        return self.read_by([windows.axis_table(axis) for axis in range(len(self.period))], period)
+
+    def read_by(self, tables: Sequence[Tensor], period: tuple[int, ...]) -> Uniform:
+        """Find the outputs that read nothing but cells of the region.
+
+        Args:
+            tables: int64 (out, cells), one a spatial axis: what each output place of that axis reads, as
+                `Windows.axis_table` has it.
+            period: In which steps these outputs repeat each other.
+
+        Returns:
+            Their region.
+        """
+        other = self.mask.logical_not()
+        for axis, table in enumerate(tables, start=1):
+            other = _any_read(other, axis, table.to(other.device))
+        return Uniform(other.logical_not_(), period)
+
+    def meet(self, other: Uniform) -> Uniform:
+        """Find the sites that repeat each other in two tensors at once, and so in what combines them.
+
+        Args:
+            other: The region of a tensor of the same batch and grid.
+
+        Returns:
+            The common region.
+        """
+        if other is self:
+            return self
+        periods = zip(self.period, other.period, strict=True)
+        return Uniform(self.mask & other.mask, tuple(math.lcm(*both) for both in periods))
+
+    def originals(self) -> Tensor:
+        """Say which site each site repeats: the first one of its sample and class, in row-major order.
+
+        Returns:
+            int64 (N * grid,), flat site numbers; sites outside of the region repeat themselves.
+        """
+        numbers = torch.arange(self.mask.numel(), device=self.mask.device)
+        inside = self.mask.flatten()
+        class_of = self._class_of_site()
+        first = numbers.new_full((len(self.mask) * self.classes,), len(numbers))
+        chosen = class_of[inside]
+        first.scatter_reduce_(0, chosen, numbers[inside], "amin")
+        return numbers.masked_scatter(inside, first.index_select(0, chosen))
+
+    def _class_of_site(self) -> Tensor:
+        """Number the classes: sample first, then the coordinates modulo the period."""
+        batch, *grid = self.mask.shape
+        number = torch.arange(batch, device=self.mask.device)
+        for size, period in zip(grid, self.period, strict=True):
+            phase = torch.arange(size, device=self.mask.device) % period
+            number = number[..., None] * period + phase
+        return number.flatten()
+
+
+def find_uniform(x: Tensor) -> Uniform:
+    """Find the sites that have the channels of their sample's first site, as a background has.
+
+    Args:
+        x: (N, C, *spatial).
+
+    Returns:
+        The region; NaN equals nothing.
+    """
+    first = x.flatten(2)[..., :1].view(*x.shape[:2], *(1,) * (x.dim() - 2))
+    return Uniform((x == first).all(1), (1,) * (x.dim() - 2))
+
+
+def _any_read(mask: Tensor, axis: int, table: Tensor) -> Tensor:
+    """Say which outputs of one axis read a cell of a mask, or padding.
+
+    Args:
+        mask: Bool.
+        axis: Which of its axes is meant.
+        table: int64 (out, kernel): what each output reads, as `Windows.axis_table` has it.
+
+    Returns:
+        Bool, `out` long along the axis.
+    """
+    found = None
+    for reads in table.unbind(1):
+        here = mask.index_select(axis, reads.clamp(min=0))
+        lines = [1] * mask.dim()
+        lines[axis] = len(reads)
+        here |= (reads == PADDING).view(lines)
+        here &= (reads != GAP).view(lines)
+        found = here if found is None else found.logical_or_(here)
+    return mask if found is None else found

@@ -1,0 +1,102 @@
+"""Following uniform regions (`nansparse.uniform`) through one call of a model, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from nansparse.deferred import DeferredTensor
+from nansparse.fallback import changes_first
+from nansparse.uniform import Uniform
+
+# A smaller share of the sites saves too little to be followed; so do regions of many different rows.
+LEAST_SHARE = 0.1
+MOST_CLASSES = 64
+# Says what an operation does to the regions of its arguments; None where nothing is known of the result.
+Rule = Callable[["UniformRegions", tuple[Any, ...], dict[str, Any]], "Uniform | None"]
+
+
+class UniformRegions:
+    """Which sites of which tensors repeat each other; tensors that are gone are forgotten."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._found: Any = WeakTensorKeyDictionary()
+
+    def __bool__(self) -> bool:
+        """Say whether there is any.
+
+        Returns:
+            True if there is.
+        """
+        return bool(self._found)
+
+    def note(self, x: Any, uniform: Uniform | None) -> None:
+        """Note the region of a tensor, if it is worth it.
+
+        Args:
+            x: (N, C, *grid); anything else is not noted.
+            uniform: Its region, or None.
+        """
+        if uniform is None or type(x) not in (Tensor, DeferredTensor):
+            return
+        fits = x.dim() > 2 and x.shape[:1] + x.shape[2:] == uniform.mask.shape
+        if fits and uniform.classes <= MOST_CLASSES and uniform.share >= LEAST_SHARE:
+            self._found[x] = uniform, _version(x)
+
+    def of(self, x: Any) -> Uniform | None:
+        """Give the region of a tensor.
+
+        Args:
+            x: Anything.
+
+        Returns:
+            The region; None where none is known, or the tensor was changed in place since.
+        """
+        if not self._found or type(x) not in (Tensor, DeferredTensor):
+            return None
+        uniform, version = self._found.get(x, (None, None))
+        return uniform if uniform is not None and version == _version(x) else None
+
+    def hand_on(self, given: Any, values: Any) -> None:
+        """Tell a tensor's region of the values that were computed for it.
+
+        Args:
+            given: An argument of an operation.
+            values: What it gets in its place; nothing happens if that is the argument itself.
+        """
+        if given is not values and self.of(values) is None:
+            self.note(values, self.of(given))
+
+    def forget_changed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forget the tensors that an operation may change; in inference mode torch counts no versions.
+
+        Args:
+            func: The operation, one that may change memory.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+        """
+        changed = kwargs["out"] if "out" in kwargs else args[0] if args else None
+        if not isinstance(changed, Tensor) or not ("out" in kwargs or changes_first(func, args, kwargs)):
+            self._found.clear()
+            return
+        self._found.pop(changed, None)
+        address = _address(changed)
+        for x in list(self._found.keys()):
+            if address is not None and _address(x) == address:
+                del self._found[x]
+
+
+def _version(x: Tensor) -> int | None:
+    """Say how often a tensor was changed in place; nothing of what is put off, which cannot be."""
+    if isinstance(x, DeferredTensor):
+        return x.changes
+    return None if x.is_inference() else x._version
+
+
+def _address(x: Tensor) -> int | None:
+    """Say where a tensor's memory is; what is put off has none yet."""
+    return x.address if isinstance(x, DeferredTensor) else x.untyped_storage().data_ptr()
