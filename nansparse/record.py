@@ -162,8 +162,8 @@ class RunRecord:
             Policy, totals and one entry a layer.
         """
         layers = [asdict(layer) for layer in self.layers]
-        totals = ("windows", "windows_skipped", "macs", "macs_skipped", "macs_repeated", "densified", "forwards")
-        totals = (*totals, "marked")
+        totals = ["windows", "windows_skipped", "macs", "macs_skipped", "macs_repeated"]
+        totals += ["densified", "forwards", "marked"]
         return {
             "policy": self.policy.to_dict(),
             "torch": torch.__version__,

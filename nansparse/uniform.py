@@ -51,8 +51,13 @@ class Uniform:
             The windows that lie wholly in the region; one that reaches into padding does not.
         """
         steps = zip(self.period, windows.stride, strict=True)
-        period = tuple(p * s if windows.transposed else p // math.gcd(p, s) for p, s in steps)
-        return self.read_by([windows.axis_table(axis) for axis in range(len(self.period))], period)
+        if windows.transposed:
+            tables = [windows.axis_table(axis) for axis in range(len(self.period))]
+            return self.read_by(tables, tuple(p * s for p, s in steps))
+        other = self.mask.logical_not()
+        for axis in range(len(self.period)):
+            other = _any_in_window(other, axis, windows)
+        return Uniform(other.logical_not_(), tuple(p // math.gcd(p, s) for p, s in steps))
 
     def read_by(self, tables: Sequence[Tensor], period: tuple[int, ...]) -> Uniform:
         """Find the outputs that read nothing but cells of the region.
@@ -92,6 +97,10 @@ class Uniform:
         """
         numbers = torch.arange(self.mask.numel(), device=self.mask.device)
         inside = self.mask.flatten()
+        if self.classes == 1:
+            sites = numbers.view(len(self.mask), -1)
+            first = self.mask.flatten(1).byte().argmax(1, keepdim=True) + sites[:, :1]
+            return torch.where(inside.view_as(sites), first, sites).flatten()
         class_of = self._class_of_site()
         first = numbers.new_full((len(self.mask) * self.classes,), len(numbers))
         chosen = class_of[inside]
@@ -119,6 +128,30 @@ def find_uniform(x: Tensor) -> Uniform:
     """
     first = x.flatten(2)[..., :1].view(*x.shape[:2], *(1,) * (x.dim() - 2))
     return Uniform((x == first).all(1), (1,) * (x.dim() - 2))
+
+
+def _any_in_window(mask: Tensor, axis: int, windows: Windows) -> Tensor:
+    """Say which windows hold a cell of a mask along one spatial axis, or padding.
+
+    Args:
+        mask: Bool (N, *grid), the axes before this one done already.
+        axis: The spatial axis.
+        windows: The geometry; not transposed.
+
+    Returns:
+        Bool, as long along the axis as there are windows.
+    """
+    low, high = windows.padding[axis], max(windows.high_padding(axis), 0)
+    shape = list(mask.shape)
+    shape[axis + 1] += low + high
+    wide = mask.new_ones(shape)
+    wide.narrow(axis + 1, low, mask.shape[axis + 1]).copy_(mask)
+    length = (windows.out_grid[axis] - 1) * windows.stride[axis] + 1
+    every = (*[slice(None)] * (axis + 1), slice(None, None, windows.stride[axis]))
+    found = wide.narrow(axis + 1, 0, length)[every].clone()
+    for k in range(1, windows.kernel[axis]):
+        found |= wide.narrow(axis + 1, k * windows.dilation[axis], length)[every]
+    return found
 
 
 def _any_read(mask: Tensor, axis: int, table: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nansparse.deferred import DeferredTensor
 from nansparse.fallback import changes_first
+from nansparse.marked import MarkedTensor
 from nansparse.uniform import Uniform
 
 # A smaller share of the sites saves too little to be followed; so do regions of many different rows.
@@ -98,5 +100,8 @@ def _version(x: Tensor) -> int | None:
 
 
 def _address(x: Tensor) -> int | None:
-    """Say where a tensor's memory is; what is put off has none yet."""
-    return x.address if isinstance(x, DeferredTensor) else x.untyped_storage().data_ptr()
+    """Say where a tensor's memory is; what is put off has none yet, what holds NaN none of a plain tensor."""
+    if isinstance(x, DeferredTensor):
+        return x.address
+    plain = x.layout == torch.strided and not isinstance(x, MarkedTensor)
+    return x.untyped_storage().data_ptr() if plain else None

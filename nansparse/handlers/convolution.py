@@ -35,9 +35,9 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     x, weight = bound["input"], bound["weight"]
     if not isinstance(x, MarkedTensor):
         with call.recorded(func.__name__) as facts:
-            out = _convolve_plain(call, func, bound, facts)
-            facts.update(_dense_counts(x, weight, out, bound["groups"], transposed=transposed))
-        return out
+            plain = _convolve_plain(call, func, bound, facts)
+            facts.update(_dense_counts(x, weight, plain, bound["groups"], transposed=transposed))
+        return plain
     if x.dim() == weight.dim() - 1:
         batched = SparseActivation.from_dense(x.dense()[None])
         with call.recorded(func.__name__) as facts:
@@ -52,8 +52,9 @@ def _convolve_plain(call: ModelCall, func: Any, bound: dict[str, Any], facts: di
     """Run a convolution of a tensor without NaN, windows that repeat each other once."""
     x, weight = bound["input"], bound["weight"]
     region = call.uniform.of(x)
-    if region is None:
-        return func(**bound)
+    if region is None or x.dim() != weight.dim():
+        dense: Tensor = func(**bound)
+        return dense
     windows = _layer_windows(bound, region.mask.shape[1:], transposed="transpose" in func.__name__)
     repeats = region.through(windows)
     convolution = Convolution(weight.detach(), bound["bias"], windows, bound["groups"], call.policy.threshold)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_for
 from nansparse.convolution import Convolution
 from nansparse.engine import registry
 from nansparse.errors import UnexpectedNaNError
@@ -21,6 +22,9 @@ from nansparse.uniform import Uniform
 
 # Fewer multiply-adds are done before it is known which of them are repeats.
 LEAST_MACS = 1 << 25
+# Finding the repeats and laying them out takes time that no engine has prices for: what is left of the
+# convolution must take no more than this share of a dense one.
+MOST_OF_DENSE = 0.5
 
 
 def convolve_once(
@@ -58,7 +62,11 @@ def convolve_once(
         return None
     facts["macs_repeated"] = (out.total - len(out)) * macs_of_window
     dense = empty_rows(found, out.total, convolution.out_channels)
-    torch.index_select(found, 0, out.row_of.flatten().index_select(0, originals), out=dense)
+    source, kernels = out.row_of.flatten().index_select(0, originals), kernels_for(found)
+    if kernels is None or source.dtype != torch.int32:
+        torch.index_select(found, 0, source, out=dense)
+    else:
+        kernels.run(kernels.cells.spread_rows, found, source, len(found), False, False, 0.0, dense)
     return dense.view(batch, *windows.out_grid, -1).movedim(-1, 1)
 
 
@@ -68,7 +76,8 @@ def _computed(
     """Compute the windows of a plan, (M, C_out), unless a dense convolution is predicted to be as fast."""
     faults = call.record.faults
     choice = find_choice(registry, call.policy.engine, activation, convolution, faults)
-    if choice.engines[0].name == LAST_RESORT:
+    first, forecast = choice.engines[0].name, choice.forecast
+    if first == LAST_RESORT or forecast.get(first, 0.0) > MOST_OF_DENSE * forecast.get(LAST_RESORT, 0.0):
         return None
     try:
         found, engine, choice = run_convolution(

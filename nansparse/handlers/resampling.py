@@ -49,8 +49,8 @@ def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tenso
         bound: The arguments of `torch.nn.functional.interpolate` by name.
 
     Returns:
-        One int64 (out, k) a spatial axis, and their weights, of the same shapes; no weights where k is 1. None
-        for other modes than nearest, bilinear and trilinear, and with antialiasing.
+        One int64 (out, k) a spatial axis, and their weights, of the same shapes; no weights where k is 1.
+        None for other modes than nearest, bilinear and trilinear, and with antialiasing.
     """
     x, mode = bound["input"], bound["mode"]
     rank = x.dim() - 2
@@ -65,7 +65,8 @@ def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tenso
     if mode in NEAREST:
         return [_nearest_cells(*axis, mode)[:, None] for axis in axes], []
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    cells, weights = zip(*(_linear_cells(*axis, bool(bound["align_corners"]), wide) for axis in axes), strict=True)
+    corners = bool(bound["align_corners"])
+    cells, weights = zip(*(_linear_cells(*axis, corners, wide) for axis in axes), strict=True)
     return list(cells), list(weights)
 
 

@@ -74,14 +74,17 @@ def _pad(regions: UniformRegions, args: tuple[Any, ...], kwargs: dict[str, Any])
     return Uniform(F.pad(region.mask, pads, value=False), region.period)
 
 
-def _average(regions: UniformRegions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Uniform | None:
-    bound = bind(WINDOW, args, kwargs)
-    region = None if bound is None else regions.of(bound["input"])
-    if bound is None or region is None:
-        return None
-    options = [bound[name] for name in ("kernel_size", "stride", "padding")]
-    grid = region.mask.shape[1:]
-    return region.through(pooling_windows(grid, *options, 1, ceil_mode=bound["ceil_mode"]))
+def _average(rank: int) -> Rule:
+    def average(regions: UniformRegions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Uniform | None:
+        bound = bind(WINDOW, args, kwargs)
+        region = None if bound is None else regions.of(bound["input"])
+        if bound is None or region is None or len(region.period) != rank:
+            return None
+        kernel, stride, padding = (bound[name] for name in ("kernel_size", "stride", "padding"))
+        grid, ceil = region.mask.shape[1:], bound["ceil_mode"]
+        return region.through(pooling_windows(grid, kernel, stride, padding, 1, ceil_mode=ceil))
+
+    return average
 
 
 def _interpolate(regions: UniformRegions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Uniform | None:
@@ -103,6 +106,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_all_named([form for name in DROPOUT for form in (name, f"{name}_")]), _dropout),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _cat),
     F.pad: _pad,
-    **dict.fromkeys(_all_named(["avg_pool2d", "avg_pool3d"]), _average),
+    **dict.fromkeys(_all_named(["avg_pool2d"]), _average(2)),
+    **dict.fromkeys(_all_named(["avg_pool3d"]), _average(3)),
     F.interpolate: _interpolate,
 }
