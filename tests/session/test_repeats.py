@@ -1,0 +1,336 @@
+"""Windows of a uniform background are computed once, and nobody can tell but by the clock and the record."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import nansparse
+from nansparse import NothingToDoWarning, RunRecord
+from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_for, kernels_problem
+from nansparse.convolution import Convolution
+from nansparse.handlers import deferring, repeated
+from nansparse.plan import WindowPlan
+from nansparse.sites import Sites
+from nansparse.windows import convolution_windows
+from nansparse.zoo.fastsurfer import FastSurferCNN
+from tests.engines.registered import NAMES, usable
+from tests.functional.drawing import seeds, values
+from tests.handlers.caught import Wrapped
+from tests.session.nets import seeded
+
+needs_loops = pytest.mark.skipif(kernels_for(torch.zeros(1)) is None, reason=kernels_problem() or "-")
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute windows once however little that saves, and put steps off however small the tensors."""
+    monkeypatch.setattr(repeated, "LEAST_MACS", 0)
+    monkeypatch.setattr(repeated, "MOST_OF_DENSE", float("inf"))
+    monkeypatch.setattr(repeated, "LAST_RESORT", "none")
+    monkeypatch.setattr(deferring, "LEAST_CELLS", 0)
+
+
+@contextmanager
+def enabled(model: nn.Module, **options: object) -> Iterator[RunRecord]:
+    with warnings.catch_warnings():
+        # Of no concern here: whether such a run marks anything (tests/session/test_record.py).
+        warnings.simplefilter("ignore", NothingToDoWarning)
+        with nansparse.enable(model, **options) as record:  # type: ignore[arg-type]
+            yield record
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def stripped(seed: int, shape: tuple[int, ...], level: float = 0.0) -> Tensor:
+    """Draw heads in a uniform background, another one in each sample."""
+    x = values(seed, shape, torch.float32)
+    for n, sample in enumerate(x):
+        inside = torch.zeros(shape[2:], dtype=torch.bool)
+        inside[tuple(slice(size // 3 + n, size // 2 + 1 + n) for size in shape[2:])] = True
+        sample[:, ~inside] = level * (n + 1)
+    return x.contiguous(memory_format=layout(x))
+
+
+def weight(seed: int, *shape: int) -> Tensor:
+    made = values(seed, shape, torch.float32) / 4
+    return made.contiguous(memory_format=layout(made)) if len(shape) > 3 else made
+
+
+class Everything(nn.Module):
+    """A network of drawn blocks: what surrounds convolutions in the networks that people run."""
+
+    def __init__(self, blocks: list[str], rank: int, seed: int) -> None:
+        super().__init__()
+        self.blocks, self.rank = blocks, rank
+        make = (nn.Conv2d, nn.Conv3d)[rank - 2], (nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 2]
+        norm = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2]
+        options = {
+            "conv": lambda: make[0](4, 4, 3, padding=1),
+            "wide": lambda: make[0](4, 4, 3, padding="same", dilation=2),
+            "strided": lambda: make[0](4, 4, 3, stride=2, padding=1),
+            "depthwise": lambda: make[0](4, 4, 3, padding=1, groups=4),
+            "reflected": lambda: make[0](4, 4, 3, padding=1, padding_mode="replicate"),
+            "up": lambda: make[1](4, 4, 2, stride=2),
+            "batch norm": lambda: norm(4),
+            "group norm": lambda: nn.GroupNorm(2, 4),
+            "prelu": lambda: nn.PReLU(4),
+            "relu in place": lambda: nn.ReLU(inplace=True),
+        }
+        self.first = make[0](2, 4, 3, padding=1)
+        self.layers = nn.ModuleList(options[name]() if name in options else nn.Identity() for name in blocks)
+        self.last = make[0](4, 3, 3, padding=1)
+        for number, parameter in enumerate(self.parameters()):
+            parameter.data = values(seed + number, tuple(parameter.shape), torch.float32) / 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = skip = self.first(x)
+        pool = (F.max_pool2d, F.max_pool3d)[self.rank - 2]
+        average = (F.avg_pool2d, F.avg_pool3d)[self.rank - 2]
+        for name, layer in zip(self.blocks, self.layers, strict=True):
+            x = layer(x)
+            if name == "pool":
+                x = pool(x, 2)
+            elif name == "pool in place":
+                x = pool(x, 3, 1, 1)
+            elif name == "average":
+                x = average(x, 3, stride=2, padding=1)
+            elif name == "nearest":
+                x = F.interpolate(x, scale_factor=2.0)
+            elif name == "linear":
+                x = F.interpolate(x, scale_factor=2.0, mode=("bilinear", "trilinear")[self.rank - 2])
+            elif name == "skip" and skip.shape == x.shape:
+                x = torch.maximum(x, skip)
+            elif name == "residual" and skip.shape == x.shape:
+                x = x + skip
+            elif name == "sub":
+                x += 1
+            skip = x if name in ("keep", "up") else skip
+        return self.last(x)
+
+
+BLOCKS = (
+    *("conv", "conv", "wide", "strided", "depthwise", "reflected", "up", "up", "batch norm", "group norm"),
+    *(
+        "prelu",
+        "relu in place",
+        "pool",
+        "pool in place",
+        "average",
+        "nearest",
+        "linear",
+        "skip",
+        "residual",
+        "sub",
+        "keep",
+    ),
+)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@given(
+    blocks=st.lists(st.sampled_from(BLOCKS), max_size=6),
+    rank=st.sampled_from((2, 2, 3)),
+    seed=seeds,
+    level=st.sampled_from((0.0, 0.5)),
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_result_is_that_of_a_dense_run(inference, blocks, rank, seed, level):
+    size = 26 if rank == 2 else 11
+    model = Everything(blocks, rank, seed % 1000).eval()
+    with torch.inference_mode() if inference else torch.no_grad():
+        x = stripped(seed, (2, 2, *[size] * rank), level)
+        expected = model(x.clone(memory_format=torch.preserve_format))
+        with enabled(model) as record:
+            found = model(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(expected.abs().max())))
+    assert record.macs_repeated > 0
+
+
+@pytest.mark.parametrize("block", [name for name in dict.fromkeys(BLOCKS) if name != "reflected"])
+def test_behind_each_of_these_the_background_is_still_known(block):
+    model = Everything([block], 2, 0).eval()
+    with enabled(model) as record:
+        model(stripped(0, (1, 2, 40, 40)))
+    repeats = {layer.layer: layer.macs_repeated for layer in record.layers}
+    assert repeats["last"] > 0
+
+
+def test_fastsurfer_unpools_the_same_with_and_without():
+    model = seeded(lambda: FastSurferCNN(num_filters=8, num_classes=4)).to(memory_format=torch.channels_last)
+    x = stripped(0, (2, 7, 48, 48))
+    with enabled(model, engine="dense") as plain:
+        expected = model(x)
+    with enabled(model) as record:
+        found = model(x)
+    assert plain.macs_repeated == 0 < record.macs_repeated
+    assert record.windows_skipped == plain.windows_skipped > 0
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def change(x: Tensor) -> Tensor:
+    x[:, :, 2, 2] = 3.0
+    return x
+
+
+def change_a_view(x: Tensor) -> Tensor:
+    x[:, :3].add_(torch.linspace(0, 1, x.shape[-1]))
+    return x
+
+
+def change_before_it_was_computed(x: Tensor) -> Tensor:
+    y = F.relu(F.batch_norm(x, torch.zeros(4), torch.ones(4)))
+    y[:, :, 2, 2] = 3.0
+    return y
+
+
+def change_and_use_both(x: Tensor) -> Tensor:
+    y = F.batch_norm(x, torch.zeros(4), torch.ones(4))
+    z = F.relu(y)
+    y.select(2, 2).mul_(3.0)
+    return y + z
+
+
+def change_what_another_shares(x: Tensor) -> Tensor:
+    y = x.detach()
+    F.relu(y, inplace=True)[:, :, 2] = 1.0
+    return x
+
+
+def write_out(x: Tensor) -> Tensor:
+    torch.add(x, torch.linspace(0, 1, x.shape[-1]), out=x)
+    return x
+
+
+def write_by_numpy(x: Tensor) -> Tensor:
+    x.numpy()[:, :, 2, 2] = 3.0
+    return x
+
+
+def swap_the_data(x: Tensor) -> Tensor:
+    x.data = x + torch.linspace(0, 1, x.shape[-1])
+    return x
+
+
+@torch.jit.script
+def fill_a_site(x: Tensor) -> Tensor:
+    x[:, :, 2, 2] = 3.0
+    return x
+
+
+def change_out_of_sight(x: Tensor) -> Tensor:
+    """No mode sees what a scripted function does; in inference mode nothing would."""
+    return x if x.is_inference() else fill_a_site(x)
+
+
+CHANGES = (
+    *(change, change_a_view, change_before_it_was_computed, change_and_use_both, change_what_another_shares),
+    *(write_out, write_by_numpy, swap_the_data, change_out_of_sight),
+)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("changed", CHANGES, ids=lambda f: f.__name__)
+def test_what_is_changed_in_place_is_read_as_it_is(changed: Callable[[Tensor], Tensor], inference: bool):
+    first, last = weight(1, 4, 2, 3, 3), weight(2, 4, 4, 3, 3)
+
+    def run(x: Tensor) -> Tensor:
+        x = F.conv2d(x, first, padding=1)
+        return F.conv2d(changed(x), last, padding=1)
+
+    with torch.inference_mode() if inference else torch.no_grad():
+        x = stripped(3, (1, 2, 20, 20))
+        expected, model = run(x), Wrapped(run).eval()
+        model.weight = nn.Parameter(first)
+        with enabled(model) as record:
+            found = model(x)
+    torch.testing.assert_close(found, expected)
+    assert record.macs_repeated > 0
+
+
+@needs_loops
+def test_only_what_differs_is_computed_and_the_record_says_so():
+    x = torch.zeros(1, 2, 32, 32)
+    x[:, :, 10:20, 10:20] = 1.0
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1)).to(memory_format=torch.channels_last).eval()
+    with enabled(model) as record:
+        model(x.contiguous(memory_format=torch.channels_last))
+    # 12x12 windows reach the square and 124 the padding; one stands for the rest.
+    repeated_windows = 32 * 32 - 12 * 12 - 124 - 1
+    assert record.macs_repeated == repeated_windows * 9 * 2 * 4
+    assert (record.macs, record.macs_skipped) == (32 * 32 * 9 * 2 * 4, 0)
+    assert record.layers[0].engine != "torch"
+    assert "73.7 % repeats" in record.summary()
+    assert "73.7 % of the multiply-adds were repeats" in record.summary()
+    assert record.to_dict()["macs_repeated"] == record.macs_repeated
+
+
+@pytest.mark.parametrize("why", ["engine", "layout", "values", "half", "autocast", "gradients"])
+def test_elsewhere_all_windows_are_computed(why):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1)).to(memory_format=torch.channels_last).eval()
+    x, options = stripped(0, (1, 2, 24, 24)), {"engine": "gather"} if why == "engine" else {}
+    if why == "layout":
+        model, x = model.to(memory_format=torch.contiguous_format), x.contiguous()
+    if why == "values":
+        x = values(0, (1, 2, 24, 24), torch.float32).contiguous(memory_format=torch.channels_last)
+    if why == "half":
+        model, x = model.bfloat16(), x.bfloat16()
+    autocast = torch.autocast("cpu", torch.bfloat16) if why == "autocast" else nullcontext()
+    with torch.no_grad(), autocast:
+        expected = model(x)
+        with enabled(model, **options) as record:
+            found = model(x)
+    assert record.macs_repeated == (0 if why != "gradients" else record.macs_repeated)
+    torch.testing.assert_close(found, expected)
+
+
+def test_numbers_that_overflow_are_a_dense_runs_affair():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3)).eval()
+    model.to(memory_format=torch.channels_last)
+    model[0].weight.data[0] = torch.inf
+    x = stripped(0, (1, 2, 24, 24))
+    with pytest.raises(nansparse.UnexpectedNaNError, match="no pooling and no input made"), enabled(model):
+        model(x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rank", [2, 3])
+def test_every_engine_computes_the_chosen_windows(name, rank):
+    engine = usable(name)
+    x = values(0, (2, 6, *[7] * rank), torch.float32)
+    windows = convolution_windows(x.shape[2:], 3, 2, 1)
+    kernel = weight(1, 8, 6, *[3] * rank)
+    sites = Sites(None, 2, windows.grid, x.device)
+    activation = SparseActivation(sites, x.movedim(1, -1).reshape(-1, 6).contiguous(), partial=False)
+    chosen = torch.arange(1, 2 * 4**rank, 3)
+    out = Sites(chosen, 2, windows.out_grid, x.device)
+    sites.plans[windows, 0.5] = WindowPlan.of_chosen(activation, windows, out)
+    convolution = Convolution(kernel, weight(2, 8), windows, 1, 0.5)
+    problems = engine.unsupported_reasons(activation, convolution)
+    if problems:
+        pytest.skip("; ".join(problems))
+    found = engine.run(activation, convolution)
+    expected = (F.conv2d if rank == 2 else F.conv3d)(x, kernel, convolution.bias, 2, 1)
+    assert found.sites is out
+    rows = expected.movedim(1, -1).reshape(-1, 8)[chosen]
+    torch.testing.assert_close(found.rows, rows, rtol=1e-4, atol=1e-4)
+
+
+def test_where_dense_is_as_fast_it_runs(monkeypatch):
+    monkeypatch.undo()
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1)).to(memory_format=torch.channels_last).eval()
+    with enabled(model) as record:
+        model(stripped(0, (1, 2, 24, 24)))
+    assert record.macs_repeated == 0
+    assert [layer.engine for layer in record.layers] == ["torch"]
