@@ -3,7 +3,8 @@
 The best dense run is the fastest of NCHW, channels last and, where a compiler is at hand, `torch.compile`,
 measured side by side in one process. The bounding box, which any user can crop to, has its own best. Marking,
 cropping and layout changes are part of the time. On a CPU a dense 2D network gets one slice a call, which is
-its best: the layers of one slice reuse memory; so does one in conservative mode, of which a half runs dense.
+its best: the layers of one slice reuse memory; so does a sparse run without a marked background, of which
+much is dense.
 On a GPU every way gets all slices in one call.
 """
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import nansparse
-from benchmarks.networks import CASES, CONSERVATIVE, MARKED, SLICES, STRIDE, Case
+from benchmarks.networks import CASES, CONSERVATIVE, MARKED, SLICES, STRIDE, UNMARKED, Case
 from nansparse.errors import NothingToDoWarning
 from nansparse.evaluation.metrics import dice
 from nansparse.evaluation.results import Row
@@ -98,11 +99,12 @@ def measure_network(
             record.clear()
             labels = torch.zeros_like(dense)
             labels[of_labels if name == MARKED_BOX else ...] = _labels(ways[name]())
-            margin = None if name == CONSERVATIVE else case.margin
-            rows[name].policy = {**nansparse.Policy().to_dict(), "margin": margin}
+            margin = case.margin if name in (MARKED, MARKED_BOX) else None
+            rows[name].policy = {**record.policy.to_dict(), "margin": margin}
             rows[name].values = {
                 "windows_skipped": record.windows_skipped / record.windows,
                 "macs_skipped": record.macs_skipped / record.macs,
+                "macs_repeated": record.macs_repeated / record.macs,
                 "densified": float(record.densified),
                 "dice_inside": _dice_inside(labels[inside], dense[inside]),
             }
@@ -189,8 +191,9 @@ def _ways(
     records = {}
 
     def sparse(name: str, part: Tensor, *, marked: bool) -> None:
-        net = copy.deepcopy(last)
-        records[name] = blocks.enter_context(nansparse.enable(net, engine="triton" if x.is_cuda else "auto"))
+        net, engine = copy.deepcopy(last), "triton" if x.is_cuda else "auto"
+        marking = "never" if name == UNMARKED else "always"
+        records[name] = blocks.enter_context(nansparse.enable(net, engine=engine, marking=marking))
 
         def run() -> list[Tensor]:
             seen = nansparse.mask_background(part, margin=case.margin) if marked else part
@@ -202,6 +205,8 @@ def _ways(
 
     sparse(MARKED, x, marked=True)
     sparse(MARKED_BOX, x[box], marked=True)
+    if not x.is_cuda:  # on a GPU there is nothing to save without NaN
+        sparse(UNMARKED, x, marked=False)
     if case.unpools:
         sparse(CONSERVATIVE, x, marked=False)
     return ways, records, missing

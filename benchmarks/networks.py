@@ -24,6 +24,8 @@ STRIDE = 16
 RANDOM, TRAINED = "random", "trained"
 # The ways for which there are goals.
 MARKED, CONSERVATIVE = "background marked", "conservative"
+# The way in which pooling marks nothing, so that the result is the dense run's, to rounding.
+UNMARKED = "nothing marked"
 
 
 @dataclass(frozen=True)

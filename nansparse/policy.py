@@ -9,7 +9,7 @@ import torch
 from nansparse.errors import InputError
 
 MODES = ("conservative", "aggressive")
-MARKINGS = ("always", "when-it-pays")
+ALWAYS, WHEN_IT_PAYS, NEVER = MARKINGS = ("always", "when-it-pays", "never")
 
 
 def check_threshold(threshold: float) -> float:
@@ -90,8 +90,8 @@ class Policy:
         generator: Source of random numbers; needed when nan_probability < 1.
         statistics_nan: What a NaN cell is to statistics over space (instance, group and layer normalization,
             averages over the grid): "ignore", or the number that it counts as.
-        marking: "always" (the definitions), or "when-it-pays": a pooling layer stops marking where the first
-            calls show that the model gets no faster by it.
+        marking: "always" (the definitions); "when-it-pays": a pooling layer stops marking where the first
+            calls show that the model gets no faster by it; "never": pooling marks nothing.
 
     Raises:
         InputError: On construction, if an option is outside what is supported.
@@ -106,7 +106,7 @@ class Policy:
     output_nan: float | Literal["keep"] = 0.0
     generator: torch.Generator | None = None
     statistics_nan: float | Literal["ignore"] = "ignore"
-    marking: str = "always"
+    marking: str = ALWAYS
 
     def __post_init__(self) -> None:
         """Validate every option."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from nansparse.layers import LayerRecord, layer_table, percent
-from nansparse.policy import Policy
+from nansparse.policy import NEVER, WHEN_IT_PAYS, Policy
 from nansparse.trials import MarkingTrials
 
 
@@ -34,7 +34,7 @@ class RunRecord:
         self.forwards = 0
         self.marked = False
         self.faults: dict[str, str] = {}
-        self.trials = MarkingTrials() if policy.marking != "always" else None
+        self.trials = MarkingTrials() if policy.marking == WHEN_IT_PAYS else None
         self._layers: dict[tuple[str, str, str], LayerRecord] = {}
         self._lock = Lock()
 
@@ -132,6 +132,12 @@ class RunRecord:
                 "nothing to do: the model was never called inside the block (calls of its parts, or of "
                 "methods that do not end in its forward, are not seen)."
             )
+        elif self.forwards and not self.marked and self.policy.marking == NEVER:
+            if not self.macs_repeated:
+                says.append(
+                    "nothing to do: pooling was told to mark nothing, and no large part of the input is "
+                    "uniform (it is looked for on CPUs in float32, channels last, with engine='auto')."
+                )
         elif self.forwards and not self.marked:
             reason = "The pooling windows have no ties. " if pools else "The model has no max pooling. "
             if pools and not unpools and self.policy.mode == "conservative":
@@ -140,7 +146,8 @@ class RunRecord:
                 f"nothing to do: no NaN was marked, so nothing could be skipped. {reason}"
                 "NaN at the input (a marked background) is the other way in."
             )
-        if pools and not unpools and self.policy.mode == "conservative" and not self.marked:
+        marks = self.policy.marking != NEVER
+        if marks and pools and not unpools and self.policy.mode == "conservative" and not self.marked:
             says.append(
                 "conservative mode marks at max unpooling, and this model has none: only mode='aggressive' "
                 "or NaN at the input can gain anything here."

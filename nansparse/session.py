@@ -22,6 +22,7 @@ from nansparse.errors import BrokenEngineWarning, EnableError, NothingToDoWarnin
 from nansparse.handlers import ALWAYS, HANDLERS, REGIONS, STEPS
 from nansparse.interception import CatchCalls
 from nansparse.model_call import ModelCall
+from nansparse.policy import ALWAYS as MARKING_ALWAYS
 from nansparse.policy import Policy
 from nansparse.pool import RowPool
 from nansparse.preflight import check_call, check_model, unwrapped
@@ -171,7 +172,7 @@ def enable(
     output_nan: float | Literal["keep"] = 0.0,
     generator: torch.Generator | None = None,
     statistics_nan: float | Literal["ignore"] = "ignore",
-    marking: str = "always",
+    marking: str = MARKING_ALWAYS,
 ) -> Session:
     """Run a trained 2D or 3D CNN with NaN-aware pooling and sparse convolutions (arXiv 2601.17180).
 
@@ -194,8 +195,10 @@ def enable(
         generator: Source of random numbers, needed when nan_probability < 1.
         statistics_nan: "ignore": instance, group and layer normalization and averages over the grid are taken
             over the real values only; a number: every NaN cell counts as that number in them.
-        marking: "always", or "when-it-pays": the first calls measure at which pooling layers marking makes
-            the model faster, and the others go back to pooling as usual. On a GPU these calls wait for it.
+        marking: "always"; "when-it-pays": the first calls measure at which pooling layers marking makes the
+            model faster, and the others go back to pooling as usual (on a GPU these calls wait for it); or
+            "never": pooling marks nothing, so that without NaN at the input the result is that of a dense
+            run, and what is saved are the repeats of a uniform background.
 
     Returns:
         A context manager whose value is the run's record.

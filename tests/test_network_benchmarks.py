@@ -146,14 +146,20 @@ def test_a_network_is_measured_in_every_way():
         "dense, bounding box",
         "background marked",
         "background marked, bounding box",
+        "nothing marked",
         "conservative",
     ]
     assert rows["dense, bounding box"].values["share_of_grid"] == 1 / 4
     assert rows["background marked"].cell["input"] == "2x1x32x32"
     sparse = list(rows.values())[3:]
-    for row in (sparse[0], sparse[2]):
+    for row in (sparse[0], sparse[3]):
         assert row.values["windows_skipped"] > 0.2
     assert sparse[1].values["windows_skipped"] < 0.2
+    nothing = rows["nothing marked"]
+    assert nothing.policy["marking"] == "never"
+    assert (nothing.values["windows_skipped"], nothing.values["dice_inside"]) == (0, 1)
+    # These convolutions are too small for finding repeats to be worth it.
+    assert all(row.values["macs_repeated"] == 0 for row in sparse)
     # Two cells of margin around three layers of 3 x 3 and a pooling: the inside is nearly untouched.
     assert all(0.8 < row.values["dice_inside"] <= 1 for row in sparse)
     (table,) = tables_of(Results("networks", "", {}, {}, list(rows.values())))

@@ -85,7 +85,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         "--marking",
         choices=MARKINGS,
         default="always",
-        help="where the first calls show that it makes them faster",
+        help="which pooling layers mark: all, those by which the first calls get faster, or none",
     )
     group.add_argument("--engine", default="auto", help="'auto' or the name of one engine")
 

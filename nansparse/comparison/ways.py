@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nansparse.background import USUAL_MARGIN
 from nansparse.errors import InputError
 from nansparse.evaluation.axes import MODEL_AXES, read_axis
-from nansparse.policy import MODES, Policy
+from nansparse.policy import MARKINGS, MODES, Policy
 
-_OPTIONS = ("threshold", "epsilon", "max_ties", "nan_probability", "engine")
+_OPTIONS = ("threshold", "epsilon", "max_ties", "nan_probability", "engine", "marking")
 _PARTS = ("nchw", "bbox", "bf16", "background[=MARGIN]")
 
 
@@ -97,9 +98,8 @@ def read_policy(text: str) -> WayPlan:
         name, equals, value = assignment.partition("=")
         if not equals or name not in _OPTIONS:
             raise InputError(f"a policy takes OPTION=VALUE with {', '.join(_OPTIONS)}, got {assignment!r}")
-        options[name] = (
-            _probability(value) if name == "nan_probability" else read_axis(MODEL_AXES, name, value)
-        )
+        read = _READ.get(name)
+        options[name] = read_axis(MODEL_AXES, name, value) if read is None else read(value)
     return with_parts(WayPlan(policy_name(options), policy=options), parts)
 
 
@@ -157,3 +157,13 @@ def _probability(text: str) -> float:
     except ValueError as error:
         raise InputError(f"nan_probability must be a number in (0, 1], got {text!r}") from error
     return number
+
+
+def _marking(text: str) -> str:
+    if text not in MARKINGS:
+        raise InputError(f"marking must be one of {', '.join(MARKINGS)}, got {text!r}")
+    return text
+
+
+# Options that the grids of a benchmark do not have.
+_READ: dict[str, Callable[[str], Any]] = {"nan_probability": _probability, "marking": _marking}

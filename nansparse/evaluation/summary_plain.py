@@ -14,6 +14,7 @@ _WRITTEN: dict[str, tuple[str, Write]] = {
     "windows_skipped": ("windows skipped", share),
     "over_box": ("over box", times),
     "macs_skipped": ("MACs skipped", share),
+    "macs_repeated": ("MACs repeated", share),
     "dice_inside": ("Dice inside", lambda value: number(value, 4)),
     "volumes_per_minute": ("volumes a minute", lambda value: number(value, 1)),
     "volumes_per_minute_and_core": ("volumes a minute and core", lambda value: number(value, 1)),

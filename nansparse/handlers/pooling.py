@@ -20,6 +20,7 @@ from nansparse.handlers.unbatched import TIES, pool_one
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
 from nansparse.plan import WindowPlan, plan_windows
+from nansparse.policy import NEVER
 from nansparse.sites import Sites
 from nansparse.ties import (
     CELLS_IN_A_CODE,
@@ -67,7 +68,7 @@ def _switched(call: ModelCall, windows: Windows, *, indices_wanted: bool) -> tup
     """Say whether this layer marks; where it was switched off, no window is unstable, NaN in it or not."""
     if call.policy.mode == "conservative" and not indices_wanted:
         return call, False
-    if call.turn is None or call.turn.marks(call.layer()):
+    if call.policy.marking != NEVER and (call.turn is None or call.turn.marks(call.layer())):
         return call, True
     silent = copy.copy(call)
     silent.policy = replace(call.policy, max_ties=max(windows.volume, 1))

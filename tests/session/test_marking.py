@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import warnings
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nansparse
-from nansparse import InputError, Policy
+from nansparse import InputError, NothingToDoWarning, Policy
 from nansparse.session import Session
 from nansparse.trials import GAIN, PAIRS, TOGETHER, WARM_UP, MarkingTrials
 from tests.session.nets import SegNet, UNet, image, seeded
@@ -248,10 +249,46 @@ def test_always_is_the_default_and_measures_nothing():
 
 
 def test_unknown_marking():
-    with pytest.raises(InputError, match="marking must be one of 'always', 'when-it-pays', got 'sometimes'"):
+    known = "'always', 'when-it-pays', 'never'"
+    with pytest.raises(InputError, match=f"marking must be one of {known}, got 'sometimes'"):
         nansparse.enable(seeded(SegNet), marking="sometimes")
 
 
 def test_the_real_clock_is_the_default():
     start = time.perf_counter()
     assert Session(seeded(SegNet), Policy())._clock() >= start
+
+
+@pytest.mark.parametrize("mode", ["conservative", "aggressive"])
+def test_never_marks_nothing_and_gives_what_a_dense_run_gives(mode):
+    model = seeded(SegNet)
+    x = torch.zeros(1, 1, 24, 24)
+    x[:, :, 8:16, 8:16] = torch.arange(64.0).view(8, 8) / 64
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NothingToDoWarning)
+        with nansparse.enable(model, mode=mode, marking="never") as record:
+            found = model(x)
+    assert not record.marked
+    assert record.windows_skipped == 0
+    assert torch.equal(found, model(x))
+    assert record.to_dict()["marking"] is None
+
+
+def test_never_lets_nan_at_the_input_be():
+    model = seeded(SegNet)
+    x = torch.rand(1, 1, 24, 24)
+    x[:, :, :12] = torch.nan
+    with nansparse.enable(model, marking="never") as record:
+        model(x)
+    skipped = {layer.layer: layer.windows_skipped for layer in record.layers}
+    assert skipped["first"] > 0 < skipped["second"]
+    assert record.marked
+
+
+def test_never_says_when_there_is_nothing_to_save():
+    model = seeded(SegNet)
+    with (
+        pytest.warns(NothingToDoWarning, match="pooling was told to mark nothing, and no large"),
+        nansparse.enable(model, marking="never"),
+    ):
+        model(torch.rand(1, 1, 24, 24))
