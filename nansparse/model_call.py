@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nansparse.activation import SparseActivation
@@ -94,7 +95,8 @@ class ModelCall:
         def mark(value: Tensor) -> Tensor:
             if _holds_nan(value):
                 return self._marked(value.as_subclass(Tensor))
-            if self.computes_once and _is_spatial(value) and value.device.type == "cpu":
+            known = value.dim() in (4, 5) and value.dtype == torch.float32 and value.device.type == "cpu"
+            if self.computes_once and known and value.numel():
                 self.uniform.note(value, find_uniform(value))
             return value
 

@@ -121,13 +121,14 @@ def find_uniform(x: Tensor) -> Uniform:
     """Find the sites that have the channels of their sample's first site, as a background has.
 
     Args:
-        x: (N, C, *spatial).
+        x: float32 (N, C, *spatial), no NaN, at least one site.
 
     Returns:
-        The region; NaN equals nothing.
+        The region; bits are compared, since the sign of a zero may matter later.
     """
-    first = x.flatten(2)[..., :1].view(*x.shape[:2], *(1,) * (x.dim() - 2))
-    return Uniform((x == first).all(1), (1,) * (x.dim() - 2))
+    bits = x.detach().view(torch.int32)
+    first = bits.flatten(2)[..., :1].view(*x.shape[:2], *(1,) * (x.dim() - 2))
+    return Uniform((bits == first).all(1), (1,) * (x.dim() - 2))
 
 
 def _any_in_window(mask: Tensor, axis: int, windows: Windows) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nansparse.deferred import DeferredTensor
 from nansparse.fallback import changes_first
-from nansparse.marked import MarkedTensor
 from nansparse.uniform import Uniform
 
 # A smaller share of the sites saves too little to be followed; so do regions of many different rows.
@@ -29,12 +29,13 @@ class UniformRegions:
         self._found: Any = WeakTensorKeyDictionary()
 
     def __bool__(self) -> bool:
-        """Say whether there is any.
+        """Say whether any is known, where tensors are what they seem.
 
         Returns:
-            True if there is.
+            True if there is; never inside of a function transform, a trace, or where gradients are recorded.
         """
-        return bool(self._found)
+        transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        return bool(self._found) and not transformed and not torch.is_grad_enabled()
 
     def note(self, x: Any, uniform: Uniform | None) -> None:
         """Note the region of a tensor, if it is worth it.
@@ -43,7 +44,7 @@ class UniformRegions:
             x: (N, C, *grid); anything else is not noted.
             uniform: Its region, or None.
         """
-        if uniform is None or type(x) not in (Tensor, DeferredTensor):
+        if uniform is None or type(x) not in (Tensor, DeferredTensor) or x.layout != torch.strided:
             return
         fits = x.dim() > 2 and x.shape[:1] + x.shape[2:] == uniform.mask.shape
         if fits and uniform.classes <= MOST_CLASSES and uniform.share >= LEAST_SHARE:
@@ -58,7 +59,7 @@ class UniformRegions:
         Returns:
             The region; None where none is known, or the tensor was changed in place since.
         """
-        if not self._found or type(x) not in (Tensor, DeferredTensor):
+        if not self or type(x) not in (Tensor, DeferredTensor):
             return None
         uniform, version = self._found.get(x, (None, None))
         return uniform if uniform is not None and version == _version(x) else None
@@ -103,5 +104,5 @@ def _address(x: Tensor) -> int | None:
     """Say where a tensor's memory is; what is put off has none yet, what holds NaN none of a plain tensor."""
     if isinstance(x, DeferredTensor):
         return x.address
-    plain = x.layout == torch.strided and not isinstance(x, MarkedTensor)
+    plain = type(x) in (Tensor, Parameter) and x.layout == torch.strided
     return x.untyped_storage().data_ptr() if plain else None

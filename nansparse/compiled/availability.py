@@ -34,11 +34,11 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, means, microkernel, pooling, products, steps, windows
+        from nansparse.compiled import cells, means, microkernel, pooling, products, repeats, steps, windows
 
         self.windows, self.cells, self.pooling = windows, cells, pooling
         self.microkernel, self.products = microkernel, products
-        self.steps, self.means = steps, means
+        self.steps, self.means, self.repeats = steps, means, repeats
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

@@ -1,7 +1,7 @@
 """Convolutions, transposed convolutions and linear layers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.convolution import Convolution
 from nansparse.engine import registry
+from nansparse.errors import InputError
 from nansparse.execution import run_convolution
 from nansparse.functional import nan_linear
 from nansparse.functional.checks import check_activation, check_weight
 from nansparse.handlers.arguments import REQUIRED, bind
-from nansparse.handlers.repeated import convolve_once
+from nansparse.handlers.repeated import convolve_once, fits_plainly
 from nansparse.marked import MarkedTensor, densified
 from nansparse.model_call import ModelCall
 from nansparse.windows import Windows, convolution_windows, transposed_windows
@@ -35,7 +36,7 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     x, weight = bound["input"], bound["weight"]
     if not isinstance(x, MarkedTensor):
         with call.recorded(func.__name__) as facts:
-            plain = _convolve_plain(call, func, bound, facts)
+            plain = _convolve_plain(call, lambda: func(*args, **kwargs), func.__name__, bound, facts)
             facts.update(_dense_counts(x, weight, plain, bound["groups"], transposed=transposed))
         return plain
     if x.dim() == weight.dim() - 1:
@@ -48,18 +49,22 @@ def _convolve(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return call.wrap(out)
 
 
-def _convolve_plain(call: ModelCall, func: Any, bound: dict[str, Any], facts: dict[str, Any]) -> Tensor:
+def _convolve_plain(
+    call: ModelCall, dense: Callable[[], Tensor], name: str, bound: dict[str, Any], facts: dict[str, Any]
+) -> Tensor:
     """Run a convolution of a tensor without NaN, windows that repeat each other once."""
-    x, weight = bound["input"], bound["weight"]
+    x, weight, bias = bound["input"], bound["weight"], bound["bias"]
     region = call.uniform.of(x)
-    if region is None or x.dim() != weight.dim():
-        dense: Tensor = func(**bound)
-        return dense
-    windows = _layer_windows(bound, region.mask.shape[1:], transposed="transpose" in func.__name__)
+    if region is None or not fits_plainly(x, weight, bias, bound["groups"]):
+        return dense()
+    try:
+        windows = _layer_windows(bound, x.shape[2:], transposed="transpose" in name)
+    except InputError:  # torch says it in its own words
+        return dense()
+    convolution = Convolution(weight.detach(), bias, windows, bound["groups"], call.policy.threshold)
     repeats = region.through(windows)
-    convolution = Convolution(weight.detach(), bound["bias"], windows, bound["groups"], call.policy.threshold)
-    out = convolve_once(call, x, convolution, repeats, facts)
-    out = func(**bound) if out is None else out
+    out = convolve_once(call, x, convolution, region, repeats, facts)
+    out = dense() if out is None else out
     call.uniform.note(out, repeats)
     return out
 

@@ -64,7 +64,8 @@ def followed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], noted: di
     regions = UniformRegions()
     for x, region in noted.items():
         regions.note(x, region)
-    return REGIONS[func](regions, args, kwargs)
+    with torch.no_grad():
+        return REGIONS[func](regions, args, kwargs)
 
 
 def drawn(seed: int, grid: tuple[int, ...], period: int, channels: int = 3) -> tuple[Tensor, Uniform]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import nansparse
 from nansparse import NothingToDoWarning, RunRecord
@@ -35,8 +37,7 @@ needs_loops = pytest.mark.skipif(kernels_for(torch.zeros(1)) is None, reason=ker
 def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute windows once however little that saves, and put steps off however small the tensors."""
     monkeypatch.setattr(repeated, "LEAST_MACS", 0)
-    monkeypatch.setattr(repeated, "MOST_OF_DENSE", float("inf"))
-    monkeypatch.setattr(repeated, "LAST_RESORT", "none")
+    monkeypatch.setattr(repeated, "_pays", lambda *_: True)
     monkeypatch.setattr(deferring, "LEAST_CELLS", 0)
 
 
@@ -229,19 +230,26 @@ def fill_a_site(x: Tensor) -> Tensor:
     return x
 
 
-def change_out_of_sight(x: Tensor) -> Tensor:
-    """No mode sees what a scripted function does; in inference mode nothing would."""
-    return x if x.is_inference() else fill_a_site(x)
+def change_in_a_thread(x: Tensor) -> Tensor:
+    thread = threading.Thread(target=lambda: x.data.add_(torch.linspace(0, 1, x.shape[-1])))
+    thread.start()
+    thread.join()
+    return x
+
+
+def point_elsewhere(x: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunction():
+        return x.set_(x.clone() + torch.linspace(0, 1, x.shape[-1]))
 
 
 CHANGES = (
     *(change, change_a_view, change_before_it_was_computed, change_and_use_both, change_what_another_shares),
-    *(write_out, write_by_numpy, swap_the_data, change_out_of_sight),
+    *(write_out, write_by_numpy, swap_the_data, fill_a_site, change_in_a_thread, point_elsewhere),
 )
 
 
 @pytest.mark.parametrize("inference", [False, True])
-@pytest.mark.parametrize("changed", CHANGES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("changed", CHANGES, ids=lambda f: getattr(f, "__name__", "scripted"))
 def test_what_is_changed_in_place_is_read_as_it_is(changed: Callable[[Tensor], Tensor], inference: bool):
     first, last = weight(1, 4, 2, 3, 3), weight(2, 4, 4, 3, 3)
 
@@ -257,6 +265,92 @@ def test_what_is_changed_in_place_is_read_as_it_is(changed: Callable[[Tensor], T
             found = model(x)
     torch.testing.assert_close(found, expected)
     assert record.macs_repeated > 0
+
+
+class Doubled(Tensor):
+    """A weight that is more than its numbers."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is F.conv2d:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(args[0], args[1].as_subclass(Tensor) * 2, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def gradient(conv: nn.Module, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+
+
+def tangent(conv: nn.Module, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        weight = forward_ad.make_dual(conv.weight.detach(), torch.ones_like(conv.weight))
+        return forward_ad.unpack_dual(F.conv2d(x, weight, padding=1)).tangent
+
+
+UNUSUAL: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "a weight of its own kind": lambda conv, x: F.conv2d(
+        x, conv.weight.detach().as_subclass(Doubled), padding=1
+    ),
+    "gradients inside": gradient,
+    "forward mode": tangent,
+    "detached in place": lambda conv, x: conv(x).detach_(),
+    "vmap": lambda conv, x: torch.func.vmap(lambda w: F.conv2d(x, w, padding=1))(
+        torch.stack([conv.weight] * 2)
+    ),
+    "vmap before": lambda conv, x: torch.func.vmap(lambda t: conv(x * t))(torch.arange(3.0)),
+    "a trace inside": lambda conv, x: torch.jit.trace(conv, (x,))(x),
+    "signs of zero": lambda conv, x: conv(torch.clamp(1 / (x * torch.linspace(-1, 1, 20)), -1, 1)),
+    "another layout": lambda conv, x: conv(x.contiguous()),
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_no_plain_convolution_is_torchs(name):
+    conv = nn.Conv2d(2, 4, 3, padding=1).eval().to(memory_format=torch.channels_last)
+    model = Wrapped(lambda x: UNUSUAL[name](conv, x)).eval()
+    model.conv, x = conv, stripped(0, (1, 2, 20, 20))
+    with torch.no_grad():
+        expected = model(x)
+        with enabled(model):
+            found = model(x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_negative_zeros_at_the_input_are_no_zeros():
+    x = torch.zeros(1, 2, 24, 24)
+    x[:, :, 12:] = -0.0
+    conv = nn.Conv2d(2, 4, 3, padding=1).eval().to(memory_format=torch.channels_last)
+    model = Wrapped(lambda x: conv(torch.clamp(1 / x, -1, 1))).eval()
+    model.conv = conv
+    x = x.contiguous(memory_format=torch.channels_last)
+    with enabled(model):
+        found = model(x)
+    torch.testing.assert_close(found, model(x))
+
+
+def test_an_empty_input_beside_the_image_is_no_image():
+    conv = nn.Conv2d(2, 4, 3, padding=1).eval().to(memory_format=torch.channels_last)
+    model = Wrapped(lambda x, y: conv(x) + y.sum()).eval()
+    model.conv, x = conv, stripped(0, (1, 2, 20, 20))
+    with enabled(model):
+        assert model(x, torch.zeros(1, 3, 0, 5)).shape == (1, 4, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "padding"), [((4, 3, 3, 3), 4, 1), ((4, 2, 3, 3), 5, 1), ((4, 2, 3, 3), 4, -1)]
+)
+def test_what_torch_refuses_it_refuses_in_its_own_words(kernel, bias, padding):
+    given = torch.ones(kernel).contiguous(memory_format=torch.channels_last)
+    model = Wrapped(lambda x: F.conv2d(x, given, torch.ones(bias), padding=padding)).eval()
+    x = stripped(0, (1, 2, 20, 20))
+    with pytest.raises(RuntimeError) as dense:
+        model(x)
+    with pytest.raises(RuntimeError) as sparse, enabled(model):
+        model(x)
+    assert str(sparse.value) == str(dense.value)
 
 
 @needs_loops
