@@ -62,7 +62,6 @@ class DeferredTensor(torch.Tensor):
         """Keep the activation."""
         self.activation = activation
         self._dense: Tensor | None = None
-        self._settled_at = 0
         self._lock = threading.Lock()
 
     def settled(self) -> Tensor:
@@ -74,18 +73,7 @@ class DeferredTensor(torch.Tensor):
         with self._lock:
             if self._dense is None:
                 self._dense = self.activation.to_dense()
-                self._settled_at = _version(self._dense)
             return self._dense
-
-    @property
-    def changes(self) -> int:
-        """How often the values were changed in place since they were computed, as far as torch counts it."""
-        return 0 if self._dense is None else _version(self._dense) - self._settled_at
-
-    @property
-    def address(self) -> int | None:
-        """Where the values are in memory; None as long as they are put off."""
-        return None if self._dense is None else self._dense.untyped_storage().data_ptr()
 
     def answer(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a question about shape, dtype and the like; nothing is computed for it.
@@ -170,7 +158,7 @@ class Deferral:
         """
         if not self._any:
             return args, kwargs
-        if may_change(func, args, kwargs):
+        if _changes(func, args, kwargs):
             # What is about to change may be what a step was going to read.
             self.finish()
         return shallow_map(settled, args), shallow_map(settled, kwargs)
@@ -194,17 +182,8 @@ def settled(value: Any) -> Any:
     return value.settled() if isinstance(value, DeferredTensor) else value
 
 
-def may_change(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether an operation may change memory; what hands out its address lets others do so.
-
-    Args:
-        func: The operation.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        True if it may.
-    """
+def _changes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operation may change memory; what hands out its address lets others do so."""
     name, schema = getattr(func, "__name__", ""), getattr(func, "_schema", None)
     if "out" in kwargs or name in _MAY_CHANGE:
         return True
@@ -212,8 +191,3 @@ def may_change(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
         return bool(schema.is_mutable)
     # What has no name either (a traced layer) may do anything.
     return not name or changes_first(func, args, kwargs)
-
-
-def _version(x: Tensor) -> int:
-    # In inference mode torch counts no versions.
-    return 0 if x.is_inference() else x._version

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from nansparse.deferred import Deferral, may_change
+from nansparse.deferred import Deferral
 from nansparse.fallback import changes_first, operation_name, run_dense
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
@@ -71,8 +71,6 @@ class CatchCalls(TorchFunctionMode):
             return self._answered(func, args, kwargs)
         rule = self.regions.get(func)
         region = None if rule is None else rule(uniform, args, kwargs)
-        if may_change(func, args, kwargs):
-            uniform.forget_changed(func, args, kwargs)
         result = self._answered(func, args, kwargs)
         uniform.note(result, region)
         return result

@@ -137,14 +137,14 @@ class Session:
         start = self._now(turn, form)
         try:
             args, kwargs = call.marked_inputs(args), call.marked_inputs(kwargs)
-            # Where nothing can mark, there is nothing to catch, and catching has its price.
-            idle = trials is not None and trials.nothing_marks and not (call.holds_nan or call.uniform)
             with self._pool.serve():
-                with (
-                    torch.no_grad(),
-                    nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS, REGIONS),
-                ):
-                    out = forward(*args, **kwargs)
+                with torch.no_grad():
+                    # Where nothing can mark or repeat, there is nothing to catch, and catching has its price.
+                    idle = (
+                        trials is not None and trials.nothing_marks and not (call.holds_nan or call.uniform)
+                    )
+                    with nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS, REGIONS):
+                        out = forward(*args, **kwargs)
                 out = released(out, call, form)
         finally:
             _running.session = None

@@ -3,7 +3,8 @@
 A stripped head lies in zeros. Until the first NaN every layer of a network turns that region into another
 one, a few cells smaller: a point-wise operation keeps it, and a window that lies wholly in it has the output
 of every other such window. Behind a transposed convolution sites repeat each other in steps, its stride.
-Which sites these are follows from the geometry; no value is looked at but those of the model's input.
+Which sites these are follows from the geometry and the model's input; whether they still do is looked up in
+the values by who uses it (`nansparse.handlers.repeated`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Uniform:
         if windows.transposed:
             tables = [windows.axis_table(axis) for axis in range(len(self.period))]
             return self.read_by(tables, tuple(p * s for p, s in steps))
+        # Slices, where there are some, are several times faster than look-ups.
         other = self.mask.logical_not()
         for axis in range(len(self.period)):
             other = _any_in_window(other, axis, windows)

@@ -1,4 +1,7 @@
-"""Following uniform regions (`nansparse.uniform`) through one call of a model, tensor by tensor."""
+"""Following uniform regions (`nansparse.uniform`) through one call of a model, tensor by tensor.
+
+What is known is a hint: nobody watches what is changed in place. Who uses a region looks at the values first.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from nansparse.deferred import DeferredTensor
-from nansparse.fallback import changes_first
 from nansparse.uniform import Uniform
 
 # A smaller share of the sites saves too little to be followed; so do regions of many different rows.
@@ -48,7 +49,7 @@ class UniformRegions:
             return
         fits = x.dim() > 2 and x.shape[:1] + x.shape[2:] == uniform.mask.shape
         if fits and uniform.classes <= MOST_CLASSES and uniform.share >= LEAST_SHARE:
-            self._found[x] = uniform, _version(x)
+            self._found[x] = uniform
 
     def of(self, x: Any) -> Uniform | None:
         """Give the region of a tensor.
@@ -57,12 +58,12 @@ class UniformRegions:
             x: Anything.
 
         Returns:
-            The region; None where none is known, or the tensor was changed in place since.
+            The region that it had; None where none is known.
         """
         if not self or type(x) not in (Tensor, DeferredTensor):
             return None
-        uniform, version = self._found.get(x, (None, None))
-        return uniform if uniform is not None and version == _version(x) else None
+        found: Uniform | None = self._found.get(x)
+        return found
 
     def hand_on(self, given: Any, values: Any) -> None:
         """Tell a tensor's region of the values that were computed for it.
@@ -73,36 +74,3 @@ class UniformRegions:
         """
         if given is not values and self.of(values) is None:
             self.note(values, self.of(given))
-
-    def forget_changed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forget the tensors that an operation may change; in inference mode torch counts no versions.
-
-        Args:
-            func: The operation, one that may change memory.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
-        """
-        changed = kwargs["out"] if "out" in kwargs else args[0] if args else None
-        if not isinstance(changed, Tensor) or not ("out" in kwargs or changes_first(func, args, kwargs)):
-            self._found.clear()
-            return
-        self._found.pop(changed, None)
-        address = _address(changed)
-        for x in list(self._found.keys()):
-            if address is not None and _address(x) == address:
-                del self._found[x]
-
-
-def _version(x: Tensor) -> int | None:
-    """Say how often a tensor was changed in place; nothing of what is put off, which cannot be."""
-    if isinstance(x, DeferredTensor):
-        return x.changes
-    return None if x.is_inference() else x._version
-
-
-def _address(x: Tensor) -> int | None:
-    """Say where a tensor's memory is; what is put off has none yet, what holds NaN none of a plain tensor."""
-    if isinstance(x, DeferredTensor):
-        return x.address
-    plain = type(x) in (Tensor, Parameter) and x.layout == torch.strided
-    return x.untyped_storage().data_ptr() if plain else None

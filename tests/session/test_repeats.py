@@ -428,3 +428,19 @@ def test_where_dense_is_as_fast_it_runs(monkeypatch):
         model(stripped(0, (1, 2, 24, 24)))
     assert record.macs_repeated == 0
     assert [layer.engine for layer in record.layers] == ["torch"]
+
+
+@needs_loops
+@pytest.mark.parametrize("gradients", [False, True])
+def test_where_no_layer_marks_any_more_repeats_are_still_spared(gradients):
+    """Whether the caller records gradients, which a run does not, makes no difference."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1)).to(memory_format=torch.channels_last).eval()
+    x = stripped(0, (1, 2, 24, 24))
+    with torch.set_grad_enabled(gradients), enabled(model, marking="when-it-pays") as record:
+        for _ in range(5):
+            model(x)
+        record.clear()
+        model(x)
+    assert record.trials is not None
+    assert record.trials.nothing_marks
+    assert record.macs_repeated > 0
