@@ -20,6 +20,7 @@ from benchmarks import (
     synchronisations,
     tables,
     throughput,
+    trained_networks,
 )
 from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import find_device, fixed_conditions
@@ -30,7 +31,7 @@ from nansparse.evaluation.summary import tables as tables_of
 from nansparse.policy import MODES
 
 T = TypeVar("T")
-ON_DEVICES = {"networks", "library-networks"}
+ON_DEVICES = {"networks", "trained-networks", "library-networks"}
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="counted rounds a measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("docs/results"), help="folder for the files")
-    networks_only = parser.add_argument_group("networks and library-networks")
+    networks_only = parser.add_argument_group("networks, trained-networks and library-networks")
     networks_only.add_argument("--device", default="cpu", help="cpu or cuda; its name is part of the file's")
     networks_only.add_argument(
         "--slices",
@@ -56,6 +57,9 @@ def main() -> None:
     )
     networks_only.add_argument("--case", default="", metavar="TEXT", help="those with this in their name")
     networks_only.add_argument("--eager", action="store_true", help="leave torch.compile out")
+    networks_only.add_argument(
+        "--trained", type=Path, default=Path(), metavar="FOLDER", help="weights of trained-networks"
+    )
     options = parser.parse_args()
     unknown = [what for what in options.what if what not in BENCHMARKS]
     if unknown or options.repeats < 2:
@@ -75,6 +79,7 @@ def main() -> None:
             if what in ON_DEVICES:
                 settings |= {"device": str(device), "slices": options.slices, "case": options.case}
                 settings |= {"eager": options.eager}
+                settings |= {"trained": str(options.trained)} if what == "trained-networks" else {}
             results = Results(what, command, describe_environment(device), settings)
             BENCHMARKS[what](results)
         results.complete = True
@@ -110,7 +115,14 @@ def _pooling(results: Results) -> None:
 
 def _networks(results: Results) -> None:
     _measure_networks(results, networks.CASES, compiled=not results.settings["eager"])
-    results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows)}
+    goals = network_runs.goals(results.rows, networks.CASES)
+    results.analysis = {"note": network_runs.NOTE, "goals": goals}
+
+
+def _trained_networks(results: Results) -> None:
+    cases = trained_networks.trained_cases(Path(results.settings["trained"]))
+    _measure_networks(results, cases, compiled=not results.settings["eager"])
+    results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows, cases)}
 
 
 def _library_networks(results: Results) -> None:
@@ -169,6 +181,7 @@ BENCHMARKS: dict[str, Callable[[Results], None]] = {
     "overhead": _overhead,
     "pooling": _pooling,
     "networks": _networks,
+    "trained-networks": _trained_networks,
     "library-networks": _library_networks,
     "throughput": _throughput,
     "paper-tables": _paper_tables,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import nansparse
-from benchmarks.networks import CASES, CONSERVATIVE, MARKED, SLICES, STRIDE, UNMARKED, Case
+from benchmarks.networks import CONSERVATIVE, MARKED, SLICES, STRIDE, UNMARKED, Case
 from nansparse.errors import NothingToDoWarning
 from nansparse.evaluation.metrics import dice
 from nansparse.evaluation.results import Row
@@ -131,11 +131,12 @@ def relate(rows: dict[str, Row]) -> None:
             row.values["over_box"] = box / (row.seconds or 1.0)
 
 
-def goals(rows: list[Row]) -> list[dict[str, Any]]:
+def goals(rows: list[Row], cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Put what was aimed at beside what was reached.
 
     Args:
         rows: Of `measure_network`.
+        cases: The networks that were measured, with their goals.
 
     Returns:
         One entry a goal: "network", "run", "measure", "goal" and "reached".
@@ -149,7 +150,7 @@ def goals(rows: list[Row]) -> list[dict[str, Any]]:
             "goal": goal,
             "reached": found[case.name, way].values[measure],
         }
-        for case in CASES
+        for case in cases
         for (way, measure), goal in case.goals.items()
         if (case.name, way) in found
     ]

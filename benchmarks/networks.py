@@ -17,6 +17,7 @@ from nansparse.background import USUAL_MARGIN
 from nansparse.imaging import conform, load_template, slabs
 from nansparse.zoo import FastSurferCNN, UNet, load_tissue_model
 from nansparse.zoo.fastsurfer import initialise
+from nansparse.zoo.tissue_volume import halve
 
 CLASSES = 4
 # Every network here halves its grid at most four times.
@@ -61,10 +62,7 @@ def head(side: int) -> Tensor:
     Returns:
         (1, 1, side, side, side), in [0, 1], zero outside the brain.
     """
-    volume = torch.from_numpy(conform(load_template().t1).data.copy()).float()[None, None] / 255
-    half = nn.functional.avg_pool3d(volume, 2)
-    # Averages at the rim mix in background; only whole cells are brain.
-    half = half * (nn.functional.max_pool3d(-volume, 2) < 0)
+    half = halve(torch.from_numpy(conform(load_template().t1).data.copy()))
     start = (half.shape[-1] - side) // 2
     part = slice(start, start + side)
     return half[:, :, part, part, part].contiguous()

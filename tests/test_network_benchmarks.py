@@ -7,12 +7,16 @@ import torch
 from torch import nn
 
 import nansparse
-from benchmarks import library_networks, network_runs, networks, tables, throughput
+from benchmarks import library_networks, network_runs, networks, tables, throughput, trained_networks
+from nansparse.errors import InputError
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import tables as tables_of
 from nansparse.evaluation.timing import Timing
 from nansparse.imaging import conform, load_template
 from nansparse.prediction import Outcome
+from nansparse.zoo.tissue import new_tissue_model
+from nansparse.zoo.tissue_unet import new_tissue_unet
+from nansparse.zoo.weights_file import save_weights
 
 
 def test_shares_are_counted_block_by_block():
@@ -194,7 +198,7 @@ def test_goals_stand_beside_what_was_reached():
         Row({"network": case.name}, "background marked", values={"speed_up": 5.0, "over_box": 1.2}),
         Row({"network": case.name}, "conservative", values={"speed_up": 1.5}),
     ]
-    results = Results("networks", "", {}, {}, rows, {"goals": network_runs.goals(rows)})
+    results = Results("networks", "", {}, {}, rows, {"goals": network_runs.goals(rows, networks.CASES)})
     _, table = tables_of(results)
     assert table.title == "Goals"
     assert [(line["measure"], line["goal"], line["reached"], line["met"]) for line in table.lines] == [
@@ -202,6 +206,29 @@ def test_goals_stand_beside_what_was_reached():
         ("over box", "1.30x", "1.20x", "no"),
         ("speed-up", "1.50x", "1.50x", "yes"),
     ]
+
+
+def test_goals_of_dice_are_no_ratios():
+    goal = {"network": "n", "run": "r", "measure": "dice_inside", "goal": 0.995, "reached": 0.9949}
+    table = tables_of(Results("networks", "", {}, {}, [], {"goals": [goal]}))[-1]
+    assert (table.lines[0]["goal"], table.lines[0]["reached"]) == ("0.9950", "0.9949")
+    assert table.lines[0]["met"] == "no"
+
+
+def test_trained_networks_load_what_training_writes(tmp_path):
+    with pytest.raises(InputError, match="run nansparse zoo train tissue --filters 71"):
+        trained_networks.trained_cases(tmp_path)
+    made = {
+        trained_networks.FASTSURFER: new_tissue_model(71),
+        trained_networks.UNET: new_tissue_unet(),
+    }
+    for name, model in made.items():
+        save_weights(model, tmp_path / name)
+    for case in trained_networks.trained_cases(tmp_path):
+        name = trained_networks.UNET if case.name.startswith("U-Net") else trained_networks.FASTSURFER
+        pairs = zip(case.build().parameters(), made[name].parameters(), strict=True)
+        assert all(torch.equal(loaded, trained) for loaded, trained in pairs)
+        assert case.weights == "trained"
 
 
 def test_a_way_that_cannot_be_compiled_is_named(monkeypatch):

@@ -13,13 +13,13 @@ def score_rows(model: str, scores: Scores) -> list[Row]:
     """Turn scores into rows.
 
     Args:
-        model: "tissue", "digits" or "denoiser".
+        model: "tissue", "unet", "digits" or "denoiser".
         scores: What scoring that model gave.
 
     Returns:
         One row a run.
     """
-    return {"tissue": _tissue, "digits": _digits, "denoiser": _denoiser}[model](scores)
+    return {"tissue": _tissue, "unet": _tissue, "digits": _digits, "denoiser": _denoiser}[model](scores)
 
 
 def _tissue(scores: Scores) -> list[Row]:

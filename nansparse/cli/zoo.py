@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from nansparse.cli.options import positive
+from nansparse.errors import InputError
 
-MODELS = ("tissue", "digits", "denoiser")
+MODELS = ("tissue", "unet", "digits", "denoiser")
 
 
 def add_parser(commands: Any) -> None:
@@ -27,6 +28,7 @@ def add_parser(commands: Any) -> None:
     train.add_argument("--output", type=Path, help="weights file; named after the model by default")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and augmentation")
     train.add_argument("--threads", type=positive, default=2, help="CPU threads")
+    train.add_argument("--filters", type=positive, help="width of the tissue network, 64 by default")
     train.set_defaults(run=run_train)
     score = actions.add_parser("score", help="judge a model on data kept out of training")
     score.add_argument("model", nargs="?", choices=MODELS, default="tissue", help="tissue by default")
@@ -40,10 +42,18 @@ def run_train(options: argparse.Namespace) -> None:
 
     Args:
         options: Parsed arguments.
+
+    Raises:
+        InputError: If a width is asked for where there is no choice.
     """
     train, name = _training(options.model)
+    width = {}
+    if options.filters is not None:
+        if options.model != "tissue":
+            raise InputError(f"--filters is for the tissue network, got {options.model}")
+        width, name = {"num_filters": options.filters}, f"tissue_fastsurfer_{options.filters}.safetensors"
     output = options.output or Path(name)
-    train(output, seed=options.seed, threads=options.threads)
+    train(output, seed=options.seed, threads=options.threads, **width)
     print(f"wrote {output}")
 
 
@@ -57,6 +67,10 @@ def _training(model: str) -> tuple[Callable[..., None], str]:
         from nansparse.zoo.denoiser_training import train_denoiser
 
         return train_denoiser, "denoiser.safetensors"
+    if model == "unet":
+        from nansparse.zoo.tissue_unet import train_tissue_unet
+
+        return train_tissue_unet, "tissue_unet.safetensors"
     from nansparse.zoo.training import train_tissue_model
 
     return train_tissue_model, "tissue_fastsurfer.safetensors"
@@ -74,7 +88,12 @@ def run_score(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         check_output(options.output)
-    judges = {"tissue": _score_tissue, "digits": _score_digits, "denoiser": _score_denoiser}
+    judges = {
+        "tissue": _score_tissue,
+        "unet": _score_unet,
+        "digits": _score_digits,
+        "denoiser": _score_denoiser,
+    }
     with fixed_conditions(torch.get_num_threads()):
         scores = judges[options.model](options.weights)
         environment = describe_environment()
@@ -90,7 +109,16 @@ def run_score(options: argparse.Namespace) -> None:
 def _score_tissue(weights: Path | None) -> dict[str, Any]:
     from nansparse.zoo.tissue import score_tissue_model
 
-    scores = score_tissue_model(weights)
+    return _print_tissues(score_tissue_model(weights))
+
+
+def _score_unet(weights: Path | None) -> dict[str, Any]:
+    from nansparse.zoo.tissue_unet import score_tissue_unet
+
+    return _print_tissues(score_tissue_unet(weights))
+
+
+def _print_tissues(scores: dict[str, Any]) -> dict[str, Any]:
     print(f"{scores['slices']} slices kept out of training")
     for tissue, value in scores["dice"].items():
         print(f"Dice {tissue:10s} {value:.4f}")

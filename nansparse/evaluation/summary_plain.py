@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from nansparse.evaluation.results import Results, Row
 from nansparse.evaluation.summary import Line, Table, number, seconds, share, times, varying
@@ -62,13 +63,17 @@ def _goals(results: Results) -> list[Table]:
             "network": entry["network"],
             "run": entry["run"],
             "measure": _WRITTEN.get(entry["measure"], (entry["measure"],))[0],
-            "goal": times(entry["goal"]),
-            "reached": times(entry["reached"]),
+            "goal": _goal(entry, "goal"),
+            "reached": _goal(entry, "reached"),
             "met": "yes" if entry["reached"] >= entry["goal"] else "no",
         }
         for entry in results.analysis.get("goals", [])
     ]
     return [Table("Goals", "What was aimed at, and what was reached.", lines)]
+
+
+def _goal(entry: dict[str, Any], which: str) -> str:
+    return _WRITTEN.get(entry["measure"], ("", times))[1](entry[which])
 
 
 def paper_tables(results: Results) -> list[Table]:

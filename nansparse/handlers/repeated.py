@@ -16,10 +16,10 @@ from torch.nn import Parameter
 from nansparse.activation import SparseActivation
 from nansparse.compiled import kernels_for
 from nansparse.convolution import Convolution
+from nansparse.deferred import settled
 from nansparse.engine import registry
 from nansparse.errors import UnexpectedNaNError
 from nansparse.execution import LAST_RESORT, find_choice, run_convolution
-from nansparse.handlers.deferring import image_rows
 from nansparse.model_call import ModelCall
 from nansparse.plan import WindowPlan
 from nansparse.pool import empty_rows
@@ -31,6 +31,8 @@ LEAST_MACS = 1 << 25
 # Finding the repeats and laying them out takes time that no engine has prices for: what is left of the
 # convolution must take no more than this share of a dense one.
 MOST_OF_DENSE = 0.5
+# Torch runs convolutions of one 3D sample with fewer values in a plane across its last axis without oneDNN.
+MOST_WITHOUT_ONEDNN = 20480
 # Differences between repeats that are rounding: as a share, and in any case.
 ROUNDING = 1e-5, 1e-7
 
@@ -73,7 +75,7 @@ def convolve_once(
         facts: What is recorded; the engine and the repeats are added if this was done.
 
     Returns:
-        (N, C_out, *out_grid), channels last in memory; None where a dense convolution is as fast, where no
+        (N, C_out, *out_grid), laid out as torch would; None where a dense convolution is as fast, where no
         engine for CPUs takes such a tensor, or where it does not repeat itself after all.
     """
     windows, batch = convolution.windows, len(x)
@@ -81,17 +83,23 @@ def convolve_once(
     worth_it = repeats.share * repeats.mask.numel() * macs_of_window >= LEAST_MACS
     if not worth_it or not _is_ordinary(x, convolution):
         return None
-    rows = image_rows(x)
-    if rows is None:
+    x = settled(x)
+    last = gives_channels_last(x, convolution.weight)
+    if last is None:
         return None
     originals = repeats.originals()
     out = Sites(_differing(originals), batch, windows.out_grid, x.device)
-    activation = SparseActivation(Sites(None, batch, windows.grid, x.device), rows, partial=False)
+    # Rows may be a copy, which is made once it is known to be worth it.
+    stand_in = torch.empty(()).expand(x.numel() // x.shape[1], x.shape[1])
+    activation = SparseActivation(Sites(None, batch, windows.grid, x.device), stand_in, partial=False)
     plan = WindowPlan.of_chosen(activation, windows, out)
     activation.sites.plans[windows, convolution.threshold] = plan
-    if not _pays(call, activation, convolution) or not _repeats(rows, region.originals()):
+    if not _pays(call, activation, convolution):
         return None
-    found = _computed(call, activation, convolution, facts)
+    rows = x.detach().movedim(1, -1).reshape(-1, x.shape[1])
+    if not _repeats(rows, region.originals()):
+        return None
+    found = _computed(call, activation.with_values(rows), convolution, facts)
     if found is None:
         return None
     facts["macs_repeated"] = (out.total - len(out)) * macs_of_window
@@ -101,11 +109,43 @@ def convolve_once(
         torch.index_select(found, 0, source, out=dense)
     else:
         kernels.run(kernels.cells.spread_rows, found, source, len(found), False, False, 0.0, dense)
-    return _as_image(dense, batch, windows.out_grid)
+    image = _as_image(dense, batch, windows.out_grid)
+    return image if last else image.contiguous()
+
+
+def gives_channels_last(x: Tensor, weight: Tensor) -> bool | None:
+    """Tell how torch's convolutions on a CPU lay their result out.
+
+    Args:
+        x: (N, C, *grid).
+        weight: (C_out, C, *kernel).
+
+    Returns:
+        True if channels come last in memory, which is so where they do in one of the two; None where that
+        cannot be told from outside.
+    """
+    layouts = [_has_channels_last(x), _has_channels_last(weight)]
+    if x.dim() == 5 and True in layouts:
+        # Small 3D layers run without oneDNN and lose the layout.
+        thin = weight[0, 0, 0].numel() == 1 and torch.get_num_threads() == 1
+        if thin or (len(x) == 1 and x[..., 0].numel() <= MOST_WITHOUT_ONEDNN):
+            return None
+    return True if True in layouts else None if None in layouts else False
+
+
+def _has_channels_last(x: Tensor) -> bool | None:
+    """Tell the layout of a tensor; strides tell it where one cell or one channel fits both."""
+    if not x.is_contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d):
+        return False if x.is_contiguous() else None
+    if x.shape[1] > 1:
+        return x.stride(1) < x.stride(-1)
+    return False if x.stride(1) > x.stride(-1) else None
 
 
 def _is_ordinary(x: Tensor, convolution: Convolution) -> bool:
     """Say whether this is one of the convolutions for which there are engines, in the way torch runs it."""
+    if x.dim() not in (4, 5) or x.device.type != "cpu" or x.dtype != torch.float32 or not x.numel():
+        return False
     if convolution.windows.transposed or convolution.groups > 1 or torch.is_autocast_enabled("cpu"):
         return False
     bias, weight = convolution.bias, convolution.weight

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from nansparse.zoo.denoiser import new_denoiser
 from nansparse.zoo.denoiser_data import denoising_batches
-from nansparse.zoo.fitting import Schedule, fit
+from nansparse.zoo.fitting import Schedule, fit, has_bfloat16
 from nansparse.zoo.tissue_data import load_tissue_data
 from nansparse.zoo.weights_file import checked_output, save_weights, threads_of
 
@@ -44,7 +44,12 @@ def train_denoiser(
     generator = torch.Generator().manual_seed(seed)
     model = new_denoiser(generator)
     schedule = Schedule(
-        steps, learning_rate, weight_decay=1e-4, rising=0.15, bfloat16=True, longest_gradient=0.1
+        steps,
+        learning_rate,
+        weight_decay=1e-4,
+        rising=0.15,
+        bfloat16=has_bfloat16(),
+        longest_gradient=0.1,
     )
     with threads_of(threads):
         batches = denoising_batches(load_tissue_data(), steps, batch_size, crop, generator)

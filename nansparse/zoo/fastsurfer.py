@@ -193,7 +193,7 @@ def initialise(model: nn.Module, generator: torch.Generator | None = None) -> No
         generator: Source of random numbers; torch's own by default, as for any new layer.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d)):
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out", nonlinearity="leaky_relu", generator=generator
             )

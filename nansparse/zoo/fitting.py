@@ -22,8 +22,8 @@ class Schedule:
         learning_rate: The peak of the one-cycle schedule.
         weight_decay: Of AdamW.
         rising: Share of the steps in which the learning rate rises.
-        bfloat16: Whether to compute in bfloat16, channels last: 1.6 times as fast on a CPU that multiplies
-            bfloat16. Weights and loss stay float32.
+        bfloat16: Whether to compute in bfloat16, channels last; `has_bfloat16` tells where that is the
+            faster way. Weights and loss stay float32.
         longest_gradient: Gradients with a larger Euclidean norm are scaled down to it; None for any.
     """
 
@@ -33,6 +33,16 @@ class Schedule:
     rising: float = 0.3
     bfloat16: bool = False
     longest_gradient: float | None = None
+
+
+def has_bfloat16() -> bool:
+    """Tell whether this processor gains from bfloat16.
+
+    Returns:
+        Whether it has AVX-512. Elsewhere products of bfloat16 are emulated and take about ten times as long
+        as those of float32.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def fit(
@@ -54,7 +64,9 @@ def fit(
     """
     from tqdm import tqdm
 
-    layout: Any = torch.channels_last if schedule.bfloat16 else torch.contiguous_format
+    flat = all(parameter.dim() < 5 for parameter in model.parameters())
+    last = torch.channels_last if flat else torch.channels_last_3d
+    layout: Any = last if schedule.bfloat16 else torch.contiguous_format
     model.train().to(memory_format=layout)  # type: ignore[call-overload]
     rate = schedule.learning_rate
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)

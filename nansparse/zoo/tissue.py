@@ -13,7 +13,7 @@ from torch import nn
 from nansparse.evaluation.metrics import dice
 from nansparse.imaging.slices import THICKNESS
 from nansparse.imaging.template import TISSUES
-from nansparse.zoo.checkpoints import load_weights
+from nansparse.zoo.checkpoints import load_weights, read_state
 from nansparse.zoo.fastsurfer import FastSurferCNN
 from nansparse.zoo.tissue_data import held_out_slices, load_tissue_data
 
@@ -21,15 +21,18 @@ NUM_FILTERS = 64
 WEIGHTS = "weights/tissue_fastsurfer.safetensors"
 
 
-def new_tissue_model() -> FastSurferCNN:
+def new_tissue_model(num_filters: int = NUM_FILTERS) -> FastSurferCNN:
     """Create the tissue network with fresh weights; the caller's random state is left alone.
+
+    Args:
+        num_filters: Its width.
 
     Returns:
         The network, in training mode.
     """
     with torch.random.fork_rng(devices=[]):
         return FastSurferCNN(
-            in_channels=THICKNESS, num_filters=NUM_FILTERS, num_classes=len(TISSUES), kernel_size=3
+            in_channels=THICKNESS, num_filters=num_filters, num_classes=len(TISSUES), kernel_size=3
         )
 
 
@@ -37,19 +40,26 @@ def load_tissue_model(weights: str | Path | None = None) -> nn.Module:
     """Load the trained tissue network.
 
     Args:
-        weights: A `.safetensors` file of `nansparse zoo train`; the shipped weights by default.
+        weights: A `.safetensors` file of `nansparse zoo train`, of any width; the shipped weights by default.
 
     Returns:
         The network in eval mode, on the CPU. Its input are seven coronal slices of a conformed volume as
         `nansparse.imaging.slabs` makes them; its classes are `nansparse.imaging.TISSUES`.
     """
-    model = new_tissue_model()
     if weights is not None:
+        model = new_tissue_model(_width(weights))
         load_weights(model, weights)
     else:
+        model = new_tissue_model()
         with resources.as_file(resources.files("nansparse.zoo") / WEIGHTS) as path:
             load_weights(model, path)
     return model.eval().requires_grad_(False)
+
+
+def _width(weights: str | Path) -> int:
+    """Read the width of the network off its first convolution; the usual one where there is none."""
+    first = read_state(weights).get("encode1.conv0.weight")
+    return NUM_FILTERS if first is None or not first.dim() else len(first)
 
 
 def score_tissue_model(

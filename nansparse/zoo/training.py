@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from nansparse.errors import InputError
 from nansparse.zoo.augmentation import augment
 from nansparse.zoo.fastsurfer import STRIDE, initialise
-from nansparse.zoo.fitting import Schedule, fit
-from nansparse.zoo.tissue import new_tissue_model
+from nansparse.zoo.fitting import Schedule, fit, has_bfloat16
+from nansparse.zoo.tissue import NUM_FILTERS, new_tissue_model
 from nansparse.zoo.tissue_data import TissueData, load_tissue_data, training_slices
 from nansparse.zoo.weights_file import checked_output, save_weights, threads_of
 
@@ -26,6 +26,7 @@ def train_tissue_model(
     output: str | Path,
     *,
     seed: int = 0,
+    num_filters: int = NUM_FILTERS,
     steps: int = 420,
     batch_size: int = 8,
     crop: int = 112,
@@ -38,6 +39,7 @@ def train_tissue_model(
     Args:
         output: Where the weights go, a `.safetensors` file in an existing folder.
         seed: Of the initial weights and of every augmentation; the caller's random state is left alone.
+        num_filters: Width of the network; FastSurfer's is 71.
         steps: Optimiser steps.
         batch_size: Slices per step.
         crop: Side of the squares cut out of the slices, a multiple of 16.
@@ -48,15 +50,16 @@ def train_tissue_model(
     Raises:
         InputError: If a number makes no sense or the output cannot be written.
     """
-    path = checked_output(output, steps=steps, batch_size=batch_size, crop=crop, threads=threads)
+    counts = {"num_filters": num_filters, "steps": steps, "batch_size": batch_size}
+    path = checked_output(output, **counts, crop=crop, threads=threads)
     if crop % STRIDE:
         raise InputError(f"crop must be a multiple of {STRIDE}, got {crop}")
     generator = torch.Generator().manual_seed(seed)
-    model = new_tissue_model()
+    model = new_tissue_model(num_filters)
     initialise(model, generator)
     with threads_of(threads):
         batches = _batches(load_tissue_data(), steps, batch_size, crop, generator)
-        schedule = Schedule(steps, learning_rate, weight_decay=1e-4, rising=0.15, bfloat16=True)
+        schedule = Schedule(steps, learning_rate, weight_decay=1e-4, rising=0.15, bfloat16=has_bfloat16())
         fit(model, batches, tissue_loss, schedule, progress=progress)
         save_weights(model, path)
 
@@ -65,8 +68,8 @@ def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Judge scores: cross-entropy plus one minus the mean soft Dice overlap; rare tissues count fully.
 
     Args:
-        scores: Logits, (N, 4, H, W).
-        labels: int64, (N, H, W).
+        scores: Logits, (N, classes, *spatial).
+        labels: int64, (N, *spatial).
 
     Returns:
         The loss, a scalar.
@@ -74,7 +77,7 @@ def tissue_loss(scores: Tensor, labels: Tensor) -> Tensor:
     entropy = F.cross_entropy(scores, labels)
     shares = scores.softmax(dim=1)
     truth = F.one_hot(labels, scores.shape[1]).movedim(-1, 1).to(shares.dtype)
-    axes = (0, 2, 3)
+    axes = (0, *range(2, scores.dim()))
     overlap = 2 * (shares * truth).sum(axes) / (shares + truth).sum(axes).clamp(min=1.0)
     return entropy + 1 - overlap.mean()
 

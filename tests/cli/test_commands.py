@@ -69,6 +69,12 @@ def test_a_checkpoint_that_does_not_fit_is_refused(folder, capsys):
     assert printed.count("\n") == 0
 
 
+def test_a_width_is_for_the_tissue_network(folder, capsys):
+    assert main(["zoo", "train", "digits", "--filters", "8"]) == BAD_INPUT
+    assert "--filters is for the tissue network, got digits" in capsys.readouterr().err
+    assert not list(folder.glob("*.safetensors"))
+
+
 @pytest.mark.slow
 def test_a_short_demo_writes_labels_picture_and_numbers(folder, capsys):
     assert main(["demo", "--slices", "1", "--threads", "1", "--output", "out"]) == 0

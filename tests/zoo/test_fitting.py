@@ -27,6 +27,21 @@ def test_a_network_learns_and_is_left_in_eval_mode(generator: torch.Generator, b
     assert float(model[0].bias.detach()) == pytest.approx(-1, abs=0.1)
 
 
+def test_bfloat16_lays_3d_networks_out_as_volumes(generator: torch.Generator) -> None:
+    model = nn.Sequential(nn.Conv3d(2, 2, 3, padding=1))
+    seen = []
+    model.register_forward_hook(
+        lambda module, inputs, out: seen.append(
+            inputs[0].is_contiguous(memory_format=torch.channels_last_3d)
+            and model[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+        )
+    )
+    x = torch.rand((1, 2, 4, 4, 4), generator=generator)
+    fit(model, [(x, x)], nn.functional.mse_loss, Schedule(1, 0.1, 0.0, bfloat16=True), progress=False)
+    assert seen == [True]
+    assert model[0].weight.is_contiguous()
+
+
 def test_bfloat16_reaches_the_network_and_not_the_loss(generator: torch.Generator) -> None:
     seen = []
     model = nn.Sequential(nn.Conv2d(1, 1, 1))

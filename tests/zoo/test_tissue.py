@@ -1,5 +1,7 @@
 """The shipped network: it loads, labels held-out slices well, and ignores what the background holds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,9 @@ from torch import nn
 from nansparse.imaging import slabs
 from nansparse.zoo import load_tissue_model, score_tissue_model, tissue
 from nansparse.zoo.checkpoints import CheckpointError
+from nansparse.zoo.tissue import new_tissue_model
 from nansparse.zoo.tissue_data import PLANE, TissueData, held_out_slices, load_tissue_data
+from nansparse.zoo.weights_file import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,16 @@ def test_background_is_label_0_wherever_and_whatever_it_is(model: nn.Module, dat
 
 def test_the_input_of_the_first_slice_is_padded_with_zeros(data: TissueData) -> None:
     assert not slabs(data.image.data, PLANE, [0])[0, :3].any()
+
+
+def test_weights_of_any_width_are_taken(tmp_path: Path) -> None:
+    narrow = new_tissue_model(5)
+    save_weights(narrow, tmp_path / "narrow.safetensors")
+    loaded = load_tissue_model(tmp_path / "narrow.safetensors")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in narrow.state_dict().items())
+    save_weights(nn.Conv2d(1, 1, 1), tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="missing"):
+        load_tissue_model(tmp_path / "other.safetensors")
 
 
 def test_a_missing_weights_file_is_named() -> None:

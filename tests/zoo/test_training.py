@@ -47,6 +47,10 @@ def test_the_seed_decides_and_the_callers_state_is_left_alone(tmp_path: Path) ->
     assert not torch.equal(first["encode1.conv0.weight"], other["encode1.conv0.weight"])
 
 
+def test_the_width_is_free(tmp_path: Path) -> None:
+    assert train(tmp_path / "a.safetensors", num_filters=6)["encode2.conv0.weight"].shape[0] == 6
+
+
 def test_training_lowers_the_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     model = training.new_tissue_model()
@@ -88,6 +92,7 @@ def test_an_interrupted_training_writes_nothing(tmp_path: Path, monkeypatch: pyt
         ("a.pt", {}, "output must end in .safetensors, got a.pt"),
         ("nowhere/a.safetensors", {}, "the folder .*nowhere does not exist"),
         ("a.safetensors", {"steps": 0}, "steps must be at least 1, got 0"),
+        ("a.safetensors", {"num_filters": 0}, "num_filters must be at least 1, got 0"),
         ("a.safetensors", {"threads": 0}, "threads must be at least 1, got 0"),
         ("a.safetensors", {"crop": 100}, "crop must be a multiple of 16, got 100"),
     ],
