@@ -122,6 +122,8 @@ def _networks(results: Results) -> None:
 def _trained_networks(results: Results) -> None:
     cases = trained_networks.trained_cases(Path(results.settings["trained"]))
     _measure_networks(results, cases, compiled=not results.settings["eager"])
+    for case in counted([case for case in cases if results.settings["case"] in case.name]):
+        results.rows += trained_networks.margin_rows(case, networks.SLICES)
     results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows, cases)}
 
 

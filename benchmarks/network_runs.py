@@ -106,7 +106,7 @@ def measure_network(
                 "macs_skipped": record.macs_skipped / record.macs,
                 "macs_repeated": record.macs_repeated / record.macs,
                 "densified": float(record.densified),
-                "dice_inside": _dice_inside(labels[inside], dense[inside]),
+                "dice_inside": dice_inside(labels[inside], dense[inside]),
             }
             rows[name].layers = record.to_dict()["layers"]
     rows[BOX].values["share_of_grid"] = inside[of_labels].numel() / inside.numel()
@@ -221,7 +221,15 @@ def _bound(run: Callable[[Any, Tensor], list[Tensor]], net: Any, part: Tensor) -
     return lambda: run(net, part)
 
 
-def _dice_inside(found: Tensor, dense: Tensor) -> float:
-    """Average Dice over the labels that the dense run gives inside the brain."""
+def dice_inside(found: Tensor, dense: Tensor) -> float:
+    """Average Dice over the labels that the dense run gives inside the brain.
+
+    Args:
+        found: Labels inside the brain.
+        dense: Those of the dense run, as `found`.
+
+    Returns:
+        The average, in [0, 1].
+    """
     overlaps = dice(found, dense, dense.unique().tolist())
     return sum(overlaps.values()) / len(overlaps)

@@ -170,6 +170,16 @@ def test_a_network_is_measured_in_every_way():
     assert [line["run"] for line in table.lines] == list(rows)
 
 
+def test_margins_are_judged_one_by_one(monkeypatch):
+    monkeypatch.setattr(trained_networks, "MARGINS", (0, 12))
+    case = networks.Case("small", Unpooled, lambda _: square(2), "trained")
+    none, whole = trained_networks.margin_rows(case, 2)
+    assert (none.way, whole.way) == ("margin 0, not timed", "margin 12, not timed")
+    # A margin over the whole grid leaves what pooling marks.
+    assert none.values["macs_skipped"] > 0.6 > whole.values["macs_skipped"]
+    assert none.values["dice_inside"] < whole.values["dice_inside"] == 1
+
+
 def timed(**seconds):
     return {
         way: Row({"network": "n"}, way, timing=Timing((time,)).to_dict()) for way, time in seconds.items()

@@ -75,8 +75,9 @@ def convolve_once(
         facts: What is recorded; the engine and the repeats are added if this was done.
 
     Returns:
-        (N, C_out, *out_grid), laid out as torch would; None where a dense convolution is as fast, where no
-        engine for CPUs takes such a tensor, or where it does not repeat itself after all.
+        (N, C_out, *out_grid), channels last in memory; None where torch would lay it out otherwise, where a
+        dense convolution is as fast, where no engine for CPUs takes such a tensor, or where it does not
+        repeat itself after all.
     """
     windows, batch = convolution.windows, len(x)
     macs_of_window = windows.volume * x.shape[1] * convolution.out_channels
@@ -84,8 +85,8 @@ def convolve_once(
     if not worth_it or not _is_ordinary(x, convolution):
         return None
     x = settled(x)
-    last = gives_channels_last(x, convolution.weight)
-    if last is None:
+    # Turning the result around takes longer than what is spared.
+    if not gives_channels_last(x, convolution.weight):
         return None
     originals = repeats.originals()
     out = Sites(_differing(originals), batch, windows.out_grid, x.device)
@@ -96,7 +97,7 @@ def convolve_once(
     activation.sites.plans[windows, convolution.threshold] = plan
     if not _pays(call, activation, convolution):
         return None
-    rows = x.detach().movedim(1, -1).reshape(-1, x.shape[1])
+    rows = x.detach().movedim(1, -1).contiguous().view(-1, x.shape[1])
     if not _repeats(rows, region.originals()):
         return None
     found = _computed(call, activation.with_values(rows), convolution, facts)
@@ -109,8 +110,7 @@ def convolve_once(
         torch.index_select(found, 0, source, out=dense)
     else:
         kernels.run(kernels.cells.spread_rows, found, source, len(found), False, False, 0.0, dense)
-    image = _as_image(dense, batch, windows.out_grid)
-    return image if last else image.contiguous()
+    return _as_image(dense, batch, windows.out_grid)
 
 
 def gives_channels_last(x: Tensor, weight: Tensor) -> bool | None:
@@ -121,7 +121,7 @@ def gives_channels_last(x: Tensor, weight: Tensor) -> bool | None:
         weight: (C_out, C, *kernel).
 
     Returns:
-        True if channels come last in memory, which is so where they do in one of the two; None where that
+        Whether channels come last in memory, which is so where they do in one of the two; None where that
         cannot be told from outside.
     """
     layouts = [_has_channels_last(x), _has_channels_last(weight)]

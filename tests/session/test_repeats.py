@@ -139,9 +139,15 @@ BLOCKS = (
 )
 
 
+def keeps_its_size(blocks: list[str]) -> bool:
+    """Say whether a network of these neither fills the memory nor runs out of cells."""
+    doubled = sum(name in ("up", "nearest", "linear") for name in blocks)
+    return doubled <= 2 and sum(name in ("strided", "pool", "average") for name in blocks) <= 3
+
+
 @pytest.mark.parametrize("inference", [False, True])
 @given(
-    blocks=st.lists(st.sampled_from(BLOCKS), max_size=6),
+    blocks=st.lists(st.sampled_from(BLOCKS), max_size=6).filter(keeps_its_size),
     rank=st.sampled_from((2, 2, 3)),
     seed=seeds,
     level=st.sampled_from((0.0, 0.5)),
@@ -159,7 +165,7 @@ def test_the_result_is_that_of_a_dense_run(inference, blocks, rank, seed, level,
             found = model(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(expected.abs().max())))
     assert found.stride() == expected.stride()
-    assert record.macs_repeated > 0
+    assert record.macs_repeated > 0 or not last
 
 
 @pytest.mark.parametrize("block", [name for name in dict.fromkeys(BLOCKS) if name != "reflected"])
@@ -406,14 +412,11 @@ def test_the_layout_of_the_result_is_torchs(data, rank, forms, threads):
 
 
 @needs_loops
-@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("norm", [nn.BatchNorm3d, nn.InstanceNorm3d])
-def test_one_channel_at_the_input_and_rows_that_lie_otherwise_are_no_hindrance(norm, last):
+def test_one_channel_at_the_input_and_rows_that_lie_otherwise_are_no_hindrance(norm):
     layers = [nn.Conv3d(1, 4, 3, padding=1), norm(4), nn.ReLU(), nn.Conv3d(4, 4, 3, padding=1)]
     model = nn.Sequential(*layers, norm(4), nn.Conv3d(4, 2, 3)).eval()
-    x = stripped(0, (2, 1, 16, 16, 16)).contiguous()
-    if last:
-        model = model.to(memory_format=torch.channels_last_3d)
+    model, x = model.to(memory_format=torch.channels_last_3d), stripped(0, (2, 1, 16, 16, 16)).contiguous()
     with torch.inference_mode():
         expected = model(x)
         with enabled(model) as record:
@@ -425,10 +428,12 @@ def test_one_channel_at_the_input_and_rows_that_lie_otherwise_are_no_hindrance(n
     assert repeats["5"] > 0
 
 
-@pytest.mark.parametrize("why", ["engine", "values", "half", "autocast", "gradients"])
+@pytest.mark.parametrize("why", ["engine", "layout", "values", "half", "autocast", "gradients"])
 def test_elsewhere_all_windows_are_computed(why):
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1)).to(memory_format=torch.channels_last).eval()
     x, options = stripped(0, (1, 2, 24, 24)), {"engine": "gather"} if why == "engine" else {}
+    if why == "layout":
+        model, x = model.to(memory_format=torch.contiguous_format), x.contiguous()
     if why == "values":
         x = values(0, (1, 2, 24, 24), torch.float32).contiguous(memory_format=torch.channels_last)
     if why == "half":
