@@ -26,7 +26,7 @@ from nansparse.cli.conclusion import print_tables
 from nansparse.evaluation.conditions import find_device, fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.progress import check_output
-from nansparse.evaluation.results import Results
+from nansparse.evaluation.results import Results, check_document
 from nansparse.evaluation.summary import tables as tables_of
 from nansparse.policy import MODES
 
@@ -81,10 +81,14 @@ def main() -> None:
                 settings |= {"eager": options.eager}
                 settings |= {"trained": str(options.trained)} if what == "trained-networks" else {}
             results = Results(what, command, describe_environment(device), settings)
-            BENCHMARKS[what](results)
-        results.complete = True
+            check_document(results.to_dict(), path.name)
+            try:
+                BENCHMARKS[what](results)
+                results.complete = True
+            finally:
+                written = results.save(path) if results.rows else []
         print_tables(tables_of(results))
-        print("wrote " + ", ".join(map(str, results.save(path))))
+        print("wrote " + ", ".join(map(str, written)))
 
 
 def counted(things: Sequence[T]) -> Iterable[T]:

@@ -1,15 +1,21 @@
 """The benchmarks measure what they say, and what they wrote can be shown."""
 
+import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import overhead, pooling
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.__main__ import main as run_benchmarks
 from nansparse.cli.main import main
+from nansparse.cli.zoo import MODELS
+from nansparse.errors import InputError
 from nansparse.evaluation.conditions import fixed_conditions
 from nansparse.evaluation.masks import nan_mask
-from nansparse.evaluation.results import load_results
+from nansparse.evaluation.results import KINDS, Row, load_results
 from nansparse.evaluation.timing import Timing
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -46,6 +52,41 @@ def test_pooling_is_timed_in_each_way(monkeypatch):
     for row in rows.values():
         assert len(row.timing["seconds"]) == 2
         assert row.values["speed_up"] == rows[pooling.DEFINITION].seconds / row.seconds
+
+
+def test_every_command_writes_a_kind_that_the_schema_knows():
+    text = (resources.files("nansparse.evaluation") / "results.schema.json").read_text()
+    known = json.loads(text)["properties"]["kind"]["enum"]
+    assert set(known) == set(KINDS) >= {*BENCHMARKS, *MODELS}
+
+
+def benchmarked(monkeypatch, folder, measure):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "overhead", "--output", str(folder)])
+    monkeypatch.setitem(BENCHMARKS, "overhead", measure)
+    run_benchmarks()
+
+
+def test_what_was_measured_before_an_interruption_is_kept(monkeypatch, tmp_path):
+    def interrupted(results):
+        results.rows.append(Row({"filters": 1}, "dense"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmarked(monkeypatch, tmp_path, interrupted)
+    results = load_results(tmp_path / "overhead.json")
+    assert (len(results.rows), results.complete) == (1, False)
+
+
+def test_results_that_could_not_be_written_are_not_measured(monkeypatch, tmp_path):
+    def refuse(document, name):
+        raise InputError(f"{name} does not fit")
+
+    def measure(results):
+        pytest.fail("measured in vain")
+
+    monkeypatch.setattr("benchmarks.__main__.check_document", refuse)
+    with pytest.raises(InputError, match="overhead.json does not fit"):
+        benchmarked(monkeypatch, tmp_path, measure)
 
 
 def test_overhead_is_that_of_the_enabled_run(monkeypatch):

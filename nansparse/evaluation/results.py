@@ -21,8 +21,8 @@ SCHEMA, VERSION = "nansparse.results", 1
 KINDS = (
     *("bench-layers", "bench-models", "compare", "demo"),
     *("library-networks", "memory", "networks", "overhead", "paper-tables", "pooling", "synchronisations"),
-    "throughput",
-    *("denoiser", "digits", "tissue"),
+    *("throughput", "trained-networks"),
+    *("denoiser", "digits", "tissue", "unet"),
 )
 Cell = dict[str, Any]
 
