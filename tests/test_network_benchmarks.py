@@ -218,6 +218,15 @@ def test_goals_stand_beside_what_was_reached():
     ]
 
 
+def test_what_is_not_timed_has_a_table_of_its_own():
+    rows = [*timed(dense=1.0, other=2.0).values()]
+    rows.append(Row({"network": "n"}, "margin 2", values={"dice_inside": 0.5}))
+    first, second = tables_of(Results("trained-networks", "", {}, {}, rows))[:2]
+    assert [list(line) for line in first.lines] == [["network", "run", "time"]] * 2
+    assert second.title == "Not timed"
+    assert [list(line.values()) for line in second.lines] == [["n", "margin 2", "0.5000"]]
+
+
 def test_goals_of_dice_are_no_ratios():
     goal = {"network": "n", "run": "r", "measure": "dice_inside", "goal": 0.995, "reached": 0.9949}
     table = tables_of(Results("networks", "", {}, {}, [], {"goals": [goal]}))[-1]

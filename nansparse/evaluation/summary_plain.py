@@ -40,20 +40,29 @@ def plain_tables(results: Results) -> list[Table]:
         results: Of a command that has no table of its own.
 
     Returns:
-        One line a row: what tells its cell from the others, the way, the time, the measures.
+        One line a row: what tells its cell from the others, the way, the time, the measures. Where some rows
+        are timed, the others have a table of their own.
     """
     rows = [row for row in results.rows if row.done]
+    timed = [row for row in rows if row.timing]
+    shown = [Table(results.kind.capitalize(), results.analysis.get("note", ""), _lines(timed or rows))]
+    if 0 < len(timed) < len(rows):
+        shown.append(Table("Not timed", "", _lines([row for row in rows if not row.timing])))
+    return [*shown, *_goals(results)]
+
+
+def _lines(rows: list[Row]) -> list[Line]:
+    """Write rows of one kind, timed or not."""
     axes = varying(rows)
     names = list(dict.fromkeys(name for row in rows for name in row.values))
-    timed = any(row.timing for row in rows)
     lines = []
     for row in rows:
         line: Line = {axis: str(row.cell.get(axis, "-")) for axis in axes} | {"run": row.way}
-        if timed:
+        if row.timing:
             line["time"] = seconds(row.timing)
         line |= dict(_measure(row, name) for name in names)
         lines.append(line)
-    return [Table(results.kind.capitalize(), results.analysis.get("note", ""), lines), *_goals(results)]
+    return lines
 
 
 def _goals(results: Results) -> list[Table]:
