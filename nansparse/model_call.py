@@ -117,7 +117,7 @@ class ModelCall:
     @property
     def computes_once(self) -> bool:
         """Whether windows that repeat each other are computed once: where the planner chooses the engine."""
-        return self.policy.engine == "auto"
+        return self.policy.engine == "auto" and self.channels_last
 
     def untaint(self, value: Any) -> Any:
         """Mark a plain tensor that NaN was written into.

@@ -148,6 +148,7 @@ class Session:
                 out = released(out, call, form)
         finally:
             _running.session = None
+            call.uniform.clear()
         if trials is not None and turn is not None:
             trials.finish(turn, self._now(turn, form) - start, form.cells)
         self.record.finish_forward()

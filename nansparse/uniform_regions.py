@@ -38,6 +38,10 @@ class UniformRegions:
         transformed = torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()  # type: ignore[attr-defined]
         return bool(self._found) and not transformed and not torch.is_grad_enabled()
 
+    def clear(self) -> None:
+        """Forget all: the state of a call may wait for the garbage collector, and masks are large."""
+        self._found.clear()
+
     def note(self, x: Any, uniform: Uniform | None) -> None:
         """Note the region of a tensor, if it is worth it.
 
