@@ -23,6 +23,8 @@ from benchmarks import (
     trained_networks,
 )
 from nansparse.cli.conclusion import print_tables
+from nansparse.cli.main import BAD_INPUT
+from nansparse.errors import InputError
 from nansparse.evaluation.conditions import find_device, fixed_conditions
 from nansparse.evaluation.environment import describe_environment
 from nansparse.evaluation.progress import check_output
@@ -196,4 +198,8 @@ BENCHMARKS: dict[str, Callable[[Results], None]] = {
 }
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)

@@ -1,6 +1,8 @@
 """The benchmarks measure what they say, and what they wrote can be shown."""
 
 import json
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -87,6 +89,20 @@ def test_results_that_could_not_be_written_are_not_measured(monkeypatch, tmp_pat
     monkeypatch.setattr("benchmarks.__main__.check_document", refuse)
     with pytest.raises(InputError, match="overhead.json does not fit"):
         benchmarked(monkeypatch, tmp_path, measure)
+
+
+def test_what_is_missing_is_told_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "trained-networks", "--trained", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=RESULTS.parents[1],
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "run nansparse zoo train tissue --filters 71" in done.stderr
 
 
 def test_overhead_is_that_of_the_enabled_run(monkeypatch):
