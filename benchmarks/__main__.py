@@ -128,8 +128,9 @@ def _networks(results: Results) -> None:
 def _trained_networks(results: Results) -> None:
     cases = trained_networks.trained_cases(Path(results.settings["trained"]))
     _measure_networks(results, cases, compiled=not results.settings["eager"])
-    for case in counted([case for case in cases if results.settings["case"] in case.name]):
-        results.rows += trained_networks.margin_rows(case, networks.SLICES)
+    device = find_device(results.settings["device"])
+    for case in counted(_chosen(results, cases)):
+        results.rows += trained_networks.margin_rows(case, networks.SLICES, device)
     results.analysis = {"note": network_runs.NOTE, "goals": network_runs.goals(results.rows, cases)}
 
 
@@ -138,13 +139,20 @@ def _library_networks(results: Results) -> None:
     results.analysis["note"] = network_runs.NOTE
 
 
+def _chosen(results: Results, cases: Sequence[networks.Case]) -> list[networks.Case]:
+    text = results.settings["case"]
+    chosen = [case for case in cases if text in case.name]
+    if not chosen:
+        raise InputError(f"no case has {text!r} in its name: " + "; ".join(case.name for case in cases))
+    return chosen
+
+
 def _measure_networks(results: Results, cases: Sequence[networks.Case], *, compiled: bool) -> None:
     settings = results.settings
     device = find_device(settings["device"])
-    chosen = [case for case in cases if settings["case"] in case.name]
     inputs = [
         (case, count)
-        for case in chosen
+        for case in _chosen(results, cases)
         for count in (settings["slices"] if case.image in networks.SLICED else [1])
     ]
     for case, count in counted(inputs):

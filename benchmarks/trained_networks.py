@@ -66,17 +66,19 @@ def trained_cases(folder: Path) -> tuple[Case, ...]:
     )
 
 
-def margin_rows(case: Case, count: int) -> list[Row]:
+def margin_rows(case: Case, count: int, device: torch.device) -> list[Row]:
     """Measure what each margin costs in Dice and leaves to compute; nothing is timed.
 
     Args:
         case: A trained network.
         count: How many slices a 2D network gets.
+        device: What to run on.
 
     Returns:
         One row for each of `MARGINS`.
     """
-    model, x, rows = case.build().eval(), case.image(count), []
+    model, x = case.build().eval().to(device), case.image(count).to(device)
+    rows = []
     layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     model, parts = model.to(memory_format=layout), x.split(1)  # type: ignore[call-overload]
     inside = (x != 0).any(1)
@@ -91,7 +93,8 @@ def margin_rows(case: Case, count: int) -> list[Row]:
                 "dice_inside": dice_inside(found, dense),
             }
             cell = {"network": case.name, "weights": case.weights, "input": "x".join(map(str, x.shape))}
-            rows.append(Row(cell, f"margin {margin}, not timed", values=values))
+            policy = {**run.policy.to_dict(), "margin": margin}
+            rows.append(Row(cell, f"margin {margin}, not timed", policy=policy, values=values))
     return rows
 
 

@@ -91,18 +91,21 @@ def test_results_that_could_not_be_written_are_not_measured(monkeypatch, tmp_pat
         benchmarked(monkeypatch, tmp_path, measure)
 
 
-def test_what_is_missing_is_told_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "trained-networks", "--trained", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=RESULTS.parents[1],
-        check=False,
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trained-networks"], "run nansparse zoo train tissue --filters 71"),
+        (["networks", "--case", "nothing"], "no case has 'nothing' in its name: FastSurferCNN"),
+    ],
+)
+def test_what_is_missing_is_told_in_one_line(arguments, message, tmp_path):
+    folder = str(tmp_path)
+    command = [sys.executable, "-m", "benchmarks", *arguments, "--trained", folder, "--output", folder]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parents[1], check=False)
     assert done.returncode == 2
     assert done.stderr.strip().count("\n") == 0
-    assert "run nansparse zoo train tissue --filters 71" in done.stderr
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_overhead_is_that_of_the_enabled_run(monkeypatch):

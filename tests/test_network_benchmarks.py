@@ -173,7 +173,7 @@ def test_a_network_is_measured_in_every_way():
 def test_margins_are_judged_one_by_one(monkeypatch):
     monkeypatch.setattr(trained_networks, "MARGINS", (0, 12))
     case = networks.Case("small", Unpooled, lambda _: square(2), "trained")
-    none, whole = trained_networks.margin_rows(case, 2)
+    none, whole = trained_networks.margin_rows(case, 2, torch.device("cpu"))
     assert (none.way, whole.way) == ("margin 0, not timed", "margin 12, not timed")
     # Three quarters of the first layer; unpooling leaves one NaN in four cells there, too few for the last.
     assert none.values["macs_skipped"] == 0.75 * 36 / (36 + 108)

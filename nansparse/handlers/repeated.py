@@ -16,7 +16,6 @@ from torch.nn import Parameter
 from nansparse.activation import SparseActivation
 from nansparse.compiled import kernels_for
 from nansparse.convolution import Convolution
-from nansparse.deferred import settled
 from nansparse.engine import registry
 from nansparse.errors import UnexpectedNaNError
 from nansparse.execution import LAST_RESORT, find_choice, run_convolution
@@ -84,7 +83,6 @@ def convolve_once(
     worth_it = repeats.share * repeats.mask.numel() * macs_of_window >= LEAST_MACS
     if not worth_it or not _is_ordinary(x, convolution):
         return None
-    x = settled(x)
     # Turning the result around takes longer than what is spared.
     if not gives_channels_last(x, convolution.weight):
         return None
@@ -113,33 +111,28 @@ def convolve_once(
     return _as_image(dense, batch, windows.out_grid)
 
 
-def gives_channels_last(x: Tensor, weight: Tensor) -> bool | None:
-    """Tell how torch's convolutions on a CPU lay their result out.
+def gives_channels_last(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether torch's convolution on a CPU is sure to lay its result out channels last.
 
     Args:
         x: (N, C, *grid).
         weight: (C_out, C, *kernel).
 
     Returns:
-        Whether channels come last in memory, which is so where they do in one of the two; None where that
-        cannot be told from outside.
+        True if one of the two lies so; False otherwise, and where torch may lose the layout.
     """
-    layouts = [_has_channels_last(x), _has_channels_last(weight)]
-    if x.dim() == 5 and True in layouts:
+    if x.dim() == 5:
         # Small 3D layers run without oneDNN and lose the layout.
         thin = weight[0, 0, 0].numel() == 1 and torch.get_num_threads() == 1
         if thin or (len(x) == 1 and x[..., 0].numel() <= MOST_WITHOUT_ONEDNN):
-            return None
-    return True if True in layouts else None if None in layouts else False
+            return False
+    return _has_channels_last(x) or _has_channels_last(weight)
 
 
-def _has_channels_last(x: Tensor) -> bool | None:
-    """Tell the layout of a tensor; strides tell it where one cell or one channel fits both."""
-    if not x.is_contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d):
-        return False if x.is_contiguous() else None
-    if x.shape[1] > 1:
-        return x.stride(1) < x.stride(-1)
-    return False if x.stride(1) > x.stride(-1) else None
+def _has_channels_last(x: Tensor) -> bool:
+    """Tell the layout of a tensor by its strides: those of a single cell or channel fit others too."""
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return x.is_contiguous(memory_format=layout) and x.stride(1) < x.stride(-1)
 
 
 def _is_ordinary(x: Tensor, convolution: Convolution) -> bool:

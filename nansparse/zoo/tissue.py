@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nansparse.evaluation.metrics import dice
 from nansparse.imaging.slices import THICKNESS
@@ -86,10 +86,21 @@ def score_tissue_model(
         for start in tqdm(starts, desc="scoring", unit="batch", disable=not progress):
             scores = model(data.inputs(indices[start : start + batch_size]))
             predicted.append(scores.argmax(dim=1))
-    labels, truth = torch.cat(predicted), data.targets(indices)
+    return {"slices": len(indices), **judge_tissues(torch.cat(predicted), data.targets(indices))}
+
+
+def judge_tissues(labels: Tensor, truth: Tensor) -> dict[str, Any]:
+    """Compare tissue labels with the template's maps.
+
+    Args:
+        labels: What a network found, int64, any shape.
+        truth: The maps' labels, as `labels`.
+
+    Returns:
+        "dice": overlap by tissue; "outside": voxels outside the brain that were given a tissue.
+    """
     overlaps = dice(labels, truth, range(len(TISSUES)))
     return {
-        "slices": len(indices),
         "dice": {name: overlaps[label] for label, name in enumerate(TISSUES)},
         "outside": int(((labels > 0) & (truth == 0)).sum()),
     }

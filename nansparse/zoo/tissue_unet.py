@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from nansparse.errors import InputError
-from nansparse.evaluation.metrics import dice
 from nansparse.imaging.template import TISSUES
 from nansparse.zoo.checkpoints import load_weights
 from nansparse.zoo.fastsurfer import initialise
 from nansparse.zoo.fitting import Schedule, fit, has_bfloat16
+from nansparse.zoo.tissue import judge_tissues
 from nansparse.zoo.tissue_volume import FIRST, HELD_OUT, LAST, load_tissue_volume, tissue_crops
 from nansparse.zoo.training import tissue_loss
 from nansparse.zoo.unet import UNet
@@ -97,10 +97,4 @@ def score_tissue_unet(weights: str | Path | None) -> dict[str, Any]:
     image, truth = load_tissue_volume()
     with torch.inference_mode():
         labels = model(image).argmax(1)[..., HELD_OUT:LAST]
-    truth = truth[..., HELD_OUT:LAST]
-    overlaps = dice(labels, truth, range(len(TISSUES)))
-    return {
-        "slices": LAST - HELD_OUT,
-        "dice": {name: overlaps[label] for label, name in enumerate(TISSUES)},
-        "outside": int(((labels > 0) & (truth == 0)).sum()),
-    }
+    return {"slices": LAST - HELD_OUT, **judge_tissues(labels, truth[..., HELD_OUT:LAST])}

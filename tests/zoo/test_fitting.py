@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nansparse.zoo.fitting import Schedule, fit
+from nansparse.zoo.fitting import Schedule, fit, has_bfloat16
 
 
 def line(count: int, generator: torch.Generator) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -25,6 +25,14 @@ def test_a_network_learns_and_is_left_in_eval_mode(generator: torch.Generator, b
     assert model[0].weight.is_contiguous()
     assert float(model[0].weight.detach()) == pytest.approx(3, abs=0.1)
     assert float(model[0].bias.detach()) == pytest.approx(-1, abs=0.1)
+
+
+@pytest.mark.parametrize(("capability", "wanted"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_bfloat16_is_for_processors_that_gain(
+    monkeypatch: pytest.MonkeyPatch, capability: str, wanted: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert has_bfloat16() is wanted
 
 
 def test_bfloat16_lays_3d_networks_out_as_volumes(generator: torch.Generator) -> None:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from nansparse.errors import InputError
-from nansparse.zoo import load_weights, tissue_unet
+from nansparse.imaging import Volume
+from nansparse.zoo import load_weights, tissue_unet, tissue_volume
 from nansparse.zoo.checkpoints import read_state
+from nansparse.zoo.tissue_data import TissueData
 from nansparse.zoo.tissue_unet import new_tissue_unet, score_tissue_unet, train_tissue_unet
 from nansparse.zoo.tissue_volume import FIRST, HELD_OUT, LAST, halve, tissue_crops
 
@@ -35,6 +38,21 @@ def test_half_the_resolution_keeps_whole_cells_only() -> None:
     assert half[0, 0, 0, 0, 0] == 0
     assert half[0, 0, 1, 1, 1] == pytest.approx(0.2)
     assert half[0, 0, 0, 0, 1] == 1
+
+
+def test_labels_at_half_the_resolution_are_those_of_most_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[:2, :2, :2] = 2
+    labels[0, 0, 0] = 3
+    labels[2:, 2:, 2:] = 1
+    image = np.full((4, 4, 4), 255, np.uint8)
+    image[2, 2, 2] = 0
+    data = TissueData(Volume(image, np.eye(4)), Volume(labels, np.eye(4)))
+    monkeypatch.setattr(tissue_volume, "load_tissue_data", lambda: data)
+    half, found = tissue_volume.load_tissue_volume()
+    assert (half.shape, found.shape) == ((1, 1, 2, 2, 2), (1, 2, 2, 2))
+    # Where a cell is empty it is background, whatever the maps say of the others.
+    assert (int(found[0, 0, 0, 0]), int(found[0, 1, 1, 1]), int(found.count_nonzero())) == (2, 0, 1)
 
 
 def test_crops_hold_nothing_that_is_held_out(generator: torch.Generator) -> None:
