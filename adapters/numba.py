@@ -42,9 +42,9 @@ class NumbaEngine(Engine):
             Reasons; empty if it can.
         """
         if convolution.groups > 1:
-            return [f"groups={convolution.groups}: numba runs groups=1"]
+            return [f"groups={convolution.groups}: {self.name} runs groups=1"]
         if activation.device.type != "cpu" or activation.dtype != torch.float32:
-            return [f"{activation.dtype} on {activation.device}: numba runs float32 on CPUs"]
+            return [f"{activation.dtype} on {activation.device}: {self.name} runs float32 on CPUs"]
         if kernels_for(activation.values) is None:
             return [self.problem]
         if activation.sites.total >= torch.iinfo(torch.int32).max - 2:

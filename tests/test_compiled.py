@@ -254,13 +254,15 @@ torch.manual_seed(0)
 for out in (1, 8, 16, 24, 32, 48, 64, 71, 80, 130):
     x = torch.randn(2, 5, 13, 11)
     x[torch.rand(2, 1, 13, 11).expand_as(x) < 0.3] = torch.nan
-    x[torch.rand_like(x) < 0.1] = torch.nan
     weight, bias = torch.randn(out, 5, 3, 3), torch.randn(out)
     windows = convolution_windows((13, 11), 3, 1, 1)
     convolution = Convolution(weight, bias, windows, 1, 0.5)
-    found = nansparse.registry.get("numba").run(SparseActivation.from_dense(x), convolution).to_dense()
-    expected = nan_conv(x, weight, bias, padding=1, threshold=0.5)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+    for name in ("winograd", "numba"):
+        if name == "numba":
+            x[torch.rand_like(x) < 0.1] = torch.nan
+        found = nansparse.registry.get(name).run(SparseActivation.from_dense(x), convolution).to_dense()
+        expected = nan_conv(x, weight, bias, padding=1, threshold=0.5)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 """
 
 
@@ -277,6 +279,7 @@ def test_vectors_of_the_other_width_give_the_same(tmp_path):
         ("products", ["cells", "lookup", "microkernel", "windows"]),
         ("means", ["cells", "windows"]),
         ("steps", ["microkernel"]),
+        ("winograd", ["cells", "microkernel", "tiles", "transforms"]),
     ],
 )
 def test_a_change_of_a_helper_changes_the_file_by_which_numba_keeps_the_loop(module, others):

@@ -26,6 +26,10 @@ class Kernels:
         products: `nansparse.compiled.products`.
         steps: `nansparse.compiled.steps`.
         means: `nansparse.compiled.means`.
+        repeats: `nansparse.compiled.repeats`.
+        tiles: `nansparse.compiled.tiles`.
+        filters: `nansparse.compiled.filters`.
+        winograd: `nansparse.compiled.winograd`.
     """
 
     def __init__(self, numba: ModuleType) -> None:
@@ -34,11 +38,24 @@ class Kernels:
         Args:
             numba: The library.
         """
-        from nansparse.compiled import cells, means, microkernel, pooling, products, repeats, steps, windows
+        from nansparse.compiled import (
+            cells,
+            filters,
+            means,
+            microkernel,
+            pooling,
+            products,
+            repeats,
+            steps,
+            tiles,
+            windows,
+            winograd,
+        )
 
         self.windows, self.cells, self.pooling = windows, cells, pooling
         self.microkernel, self.products = microkernel, products
         self.steps, self.means, self.repeats = steps, means, repeats
+        self.tiles, self.filters, self.winograd = tiles, filters, winograd
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

@@ -27,7 +27,7 @@ _VECTOR = ir.VectorType(_F32, LANES)
 
 
 @intrinsic
-def accumulate(_typing, shape, sums, reads, pitch, weight, count, channels):
+def accumulate(_typing, shape, sums, reads, pitch, weight, count, channels, fresh):
     """Add the product of some windows with some kernel positions to their sums.
 
     All but `shape` are addresses or numbers, int64.
@@ -41,12 +41,13 @@ def accumulate(_typing, shape, sums, reads, pitch, weight, count, channels):
         weight: Address of float32 (count, channels, v * LANES).
         count: Kernel positions.
         channels: float32 numbers behind each address in `reads`.
+        fresh: 1 to begin with zeros whatever stands in `sums`, 0 to add to that.
 
     Returns:
         What numba wants to know of it.
     """
-    signature = types.void(*[types.int64] * 7)
-    del shape, sums, reads, pitch, weight, count, channels
+    signature = types.void(*[types.int64] * 8)
+    del shape, sums, reads, pitch, weight, count, channels, fresh
 
     def generate(context, builder, _signature, arguments):
         end = builder.append_basic_block("end")
@@ -73,13 +74,18 @@ class _Microkernel:
         kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
         self.multiply_add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
 
-    def write(self, sums, reads, pitch, weight, count, channels):
+    def write(self, sums, reads, pitch, weight, count, channels, fresh):
         """Write them: load the sums, pass over positions and channels, store the sums."""
         b = self.builder
         held = b.inttoptr(sums, _F32.as_pointer())
         addresses, weights = b.inttoptr(reads, _I64.as_pointer()), b.inttoptr(weight, _F32.as_pointer())
-        for i, variable in enumerate(self.sums):
-            b.store(self.vector(held, _number(i * LANES)), variable)
+        with b.if_else(b.icmp_signed("!=", fresh, _number(0))) as (new, old):
+            with new:
+                for variable in self.sums:
+                    b.store(ir.Constant(_VECTOR, [0.0] * LANES), variable)
+            with old:
+                for i, variable in enumerate(self.sums):
+                    b.store(self.vector(held, _number(i * LANES)), variable)
         whole = b.and_(channels, _number(-UNROLLED))
         with cgutils.for_range(b, count) as position:
             first = b.mul(position.index, pitch)

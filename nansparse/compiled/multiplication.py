@@ -51,7 +51,7 @@ def multiply_filled(
     if not len(nan_cells):
         return True
     positions = list(range(plan.windows.volume)) if taps is None else taps.positions
-    shape, at_once, panel = _shape(kernels, convolution.out_channels)
+    shape, at_once, panel = panel_shape(kernels, convolution.out_channels)
     chunks = min(-(-len(nan_cells) // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())
     checks = torch.empty(chunks)
     kernels.run(
@@ -95,6 +95,22 @@ def _reads(plan: WindowPlan, taps: Taps | None, which: Tensor | None) -> tuple[A
     return torch.empty(0, windows.volume, dtype=torch.int32), rows, numbers, grid, geometry
 
 
+def panel_shape(kernels: Kernels, channels: int) -> tuple[int, int, int]:
+    """Find the microkernel that computes the fewest channels in vain.
+
+    Args:
+        kernels: The loops.
+        channels: Output channels wanted.
+
+    Returns:
+        Its number, the windows it takes at once, and the channels of a panel.
+    """
+    lanes = kernels.microkernel.LANES
+    panels = [vectors * lanes for _, vectors in kernels.microkernel.SHAPES]
+    number = min(range(len(panels)), key=lambda n: -(-channels // panels[n]) * panels[n])
+    return number, kernels.microkernel.SHAPES[number][0], panels[number]
+
+
 def computed_channels(kernels: Kernels, convolution: Convolution) -> int:
     """Say how many output channels are computed, those among them that nobody wants.
 
@@ -105,16 +121,8 @@ def computed_channels(kernels: Kernels, convolution: Convolution) -> int:
     Returns:
         Their number.
     """
-    _, _, panel = _shape(kernels, convolution.out_channels)
+    _, _, panel = panel_shape(kernels, convolution.out_channels)
     return -(-convolution.out_channels // panel) * panel
-
-
-def _shape(kernels: Kernels, channels: int) -> tuple[int, int, int]:
-    """Find the microkernel that computes the fewest channels in vain: its number, windows and channels."""
-    lanes = kernels.microkernel.LANES
-    panels = [vectors * lanes for _, vectors in kernels.microkernel.SHAPES]
-    number = min(range(len(panels)), key=lambda n: -(-channels // panels[n]) * panels[n])
-    return number, kernels.microkernel.SHAPES[number][0], panels[number]
 
 
 def _packed(

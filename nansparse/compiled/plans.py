@@ -10,6 +10,9 @@ from nansparse.compiled.availability import Kernels
 from nansparse.sites import Sites
 from nansparse.windows import Windows
 
+# The line of a geometry that says so.
+PADDING = 2
+
 
 def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) -> tuple[Tensor, Tensor]:
     """Find the windows with few NaN cells.

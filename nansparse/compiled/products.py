@@ -18,7 +18,7 @@ from nansparse.compiled.windows import reach_of, read_windows
 
 # numba keeps compiled loops by the content of their own file alone. What is compiled into them from others
 # stands here as a digest, so that a change there changes this file (tests/test_compiled.py says which).
-FROM_OTHERS = "24425a848a62"
+FROM_OTHERS = "3099525e588b"
 # Windows that share the pointers and sums of a chunk, so many that fetching weights into a core's nearest
 # cache is worth it; their sums stay in the next one.
 BLOCK = 384
@@ -151,7 +151,7 @@ def multiply_windows(
                     positions = min(together, reads - k)
                     for i in range(0, live, at_once):
                         first = lying + (k * pitch + i) * 8
-                        accumulate(shape, held + i * panel * 4, first, pitch, part, positions, width)  # type: ignore[call-arg]
+                        accumulate(shape, held + i * panel * 4, first, pitch, part, positions, width, 0)  # type: ignore[call-arg]
                 last = min(panel, out.shape[1] - p * panel)
                 for i in range(live):
                     to = goal[start + i] if goal.shape[0] else start + i

@@ -21,7 +21,7 @@ from nansparse.compiled.microkernel import LANES
 from nansparse.pending import NOTHING, PRODUCT, SUM
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "73dba075c453"
+FROM_OTHERS = "82963dbaf951"
 # What it can do last: ReLU, or a slope for what is not positive (PReLU; leaky ReLU; 1 for nothing at all).
 SLOPE, RELU = range(2)
 # Rows that a thread takes at a time.

@@ -192,31 +192,37 @@ def test_the_same_input_twice_gives_the_same_bits(name, device):
 @engines
 def test_two_convolutions_on_one_set_of_sites_do_not_share_what_differs(name):
     """Plans are kept with the sites: another kernel, stride, threshold or partial row is another plan."""
-    x = with_nan(values(0, (1, 4, 9, 8)), "sites", 1)
+    x = with_nan(values(0, (1, 4, 9, 8), torch.float32), "sites", 1)
     activation = SparseActivation.from_dense(x)
-    engine = registry.get(name)
+    engine, ran, refusals = registry.get(name), 0, set()
     for kernel, stride, threshold in (((3, 3), 1, 0.5), ((3, 3), 2, 0.5), ((1, 3), 1, 0.5), ((3, 3), 1, 1.0)):
         windows = convolution_windows((9, 8), kernel, stride)
-        weight = values(7, (2, 4, *kernel))
+        weight = values(7, (2, 4, *kernel), torch.float32)
         convolution = Convolution(weight, None, windows, 1, threshold)
-        reasons = engine.unsupported_reasons(activation, convolution)
-        if reasons:
-            pytest.skip("; ".join(reasons))
+        if reasons := engine.unsupported_reasons(activation, convolution):
+            refusals.update(reasons)
+            continue
         out = engine.run(activation, convolution)
         case = Case(x, weight, None, {"stride": stride, "groups": 1}, threshold, transposed=False)
         assert_holds(out, case)
+        ran += 1
+    if ran < 2:
+        pytest.skip("; ".join(sorted(refusals)))
     holed = activation.rows.clone()
     holed[::2, :3] = torch.nan
     partial = SparseActivation(activation.sites, holed, partial=True)
     windows = convolution_windows((9, 8), (3, 3), 1)
-    weight = values(7, (2, 4, 3, 3))
+    weight = values(7, (2, 4, 3, 3), torch.float32)
     case = Case(partial.to_dense(), weight, None, {"groups": 1}, 0.5, transposed=False)
-    assert_holds(engine.run(partial, Convolution(weight, None, windows, 1, 0.5)), case)
+    convolution = Convolution(weight, None, windows, 1, 0.5)
+    if not engine.unsupported_reasons(partial, convolution):
+        assert_holds(engine.run(partial, convolution), case)
 
 
 @engines
 def test_a_weight_changed_in_place_is_seen(name):
-    case = Case(values(0, (1, 4, 6, 6)), values(1, (3, 4, 3, 3)), None, {"groups": 1}, 0.5, transposed=False)
+    x, weight = values(0, (1, 4, 6, 6), torch.float32), values(1, (3, 4, 3, 3), torch.float32)
+    case = Case(x, weight, None, {"groups": 1}, 0.5, transposed=False)
     run(registry.get(name), case)
     case.weight.data.mul_(-2.0).add_(1.0)
     assert_holds(run(registry.get(name), case), case)
@@ -249,8 +255,8 @@ def test_as_many_threads_as_the_caller_likes(name):
 def test_inference_mode_and_a_caller_who_leaves_it(name):
     """What is kept for a set of sites in inference mode serves a call outside of it."""
     activation, convolution = Case(
-        with_nan(values(3, (1, 4, 9, 9)), "sites", 4),
-        values(5, (4, 4, 3, 3)),
+        with_nan(values(3, (1, 4, 9, 9), torch.float32), "sites", 4),
+        values(5, (4, 4, 3, 3), torch.float32),
         None,
         {"groups": 1},
         0.5,

@@ -1,0 +1,144 @@
+"""Winograd's minimal filtering for CPUs where numba is installed: fewer multiplications than there are cells.
+
+Four windows of a 3 x 3 convolution that lie in a square take 16 multiplications in place of 36, eight of a
+3 x 3 x 3 convolution that lie in a cube 64 in place of 216 (A. Lavin and S. Gray, "Fast Algorithms for
+Convolutional Neural Networks", CVPR 2016). The squares that hold a kept window are computed, the others left
+out. Rounding errors are those of float32, but relative to the largest cell that a square reads, where a
+direct product has them relative to the cells of each window (docs/engines.md).
+"""
+
+import weakref
+
+from nansparse.adapters.numba import NumbaEngine
+from torch import Tensor
+
+from nansparse.activation import SparseActivation
+from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled.filtering import list_tiles, multiply_in_tiles
+from nansparse.compiled.multiplication import computed_channels
+from nansparse.convolution import Convolution
+from nansparse.errors import EngineError
+from nansparse.plan import WindowPlan, plan_windows
+from nansparse.pool import empty_rows
+from nansparse.windows import Windows
+from nansparse.workload import Workload
+
+# Windows of a tile, and its transformed cells, by the number of axes.
+RESULTS, CELLS = {2: 4, 3: 8}, {2: 16, 3: 64}
+
+
+class WinogradEngine(NumbaEngine):
+    """Transform, multiply and transform back in one compiled loop."""
+
+    name = "winograd"
+
+    def __init__(self) -> None:
+        """Start without tiles."""
+        # Layers that keep a set of sites share its plan, and with it the tiles, which go with the plan.
+        self._tiles: weakref.WeakKeyDictionary[WindowPlan, Tensor] = weakref.WeakKeyDictionary()
+
+    def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
+        """Say why this engine cannot run a convolution.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            Reasons; empty if it can.
+        """
+        if not _is_plain(convolution.windows):
+            return ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
+        if activation.partial:
+            return ["winograd runs no rows that are partly NaN"]
+        return super().unsupported_reasons(activation, convolution)
+
+    def least_workload(self, kept: int, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do at least: as if no tile held a window that is skipped.
+
+        Args:
+            kept: Windows that are not skipped.
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts.
+        """
+        return _work(kept / RESULTS[len(convolution.windows.grid)], activation, convolution)
+
+    def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
+        """Say what there is to do.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The amounts.
+        """
+        kernels = self._kernels(activation)
+        plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        return _work(len(self._tiles_of(kernels, plan)), activation, convolution, kernels, plan)
+
+    def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
+        """Compute the kept windows.
+
+        Args:
+            activation: The input.
+            convolution: What to compute.
+
+        Returns:
+            The output.
+
+        Raises:
+            EngineError: If numba cannot run here.
+        """
+        kernels = self._kernels(activation)
+        plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
+        tiles = self._tiles_of(kernels, plan)
+        if not multiply_in_tiles(kernels, out, activation, convolution, plan, tiles):
+            return super().run(activation, convolution)
+        return SparseActivation(plan.out, out, partial=False, sure=True)
+
+    def _kernels(self, activation: SparseActivation) -> Kernels:
+        kernels = kernels_for(activation)
+        if kernels is None:
+            raise EngineError(self.problem)
+        return kernels
+
+    def _tiles_of(self, kernels: Kernels, plan: WindowPlan) -> Tensor:
+        tiles = self._tiles.get(plan)
+        if tiles is None:
+            tiles = self._tiles[plan] = list_tiles(kernels, plan)
+        return tiles
+
+
+def _is_plain(windows: Windows) -> bool:
+    """Say whether a convolution is one that minimal filtering is for."""
+    axes = len(windows.grid)
+    ones = (1,) * axes
+    shape = (windows.kernel, windows.stride, windows.dilation)
+    return not windows.transposed and shape == ((3,) * axes, ones, ones)
+
+
+def _work(
+    tiles: float,
+    activation: SparseActivation,
+    convolution: Convolution,
+    kernels: Kernels | None = None,
+    plan: WindowPlan | None = None,
+) -> Workload:
+    """Count what so many tiles take; where there is a plan, what filling its windows takes as well."""
+    axes, channels = len(convolution.windows.grid), activation.channels
+    out = convolution.out_channels if kernels is None else computed_channels(kernels, convolution)
+    turned = tiles * CELLS[axes]
+    fills = 0 if plan is None else plan.fills
+    volume = convolution.windows.volume
+    return Workload(
+        macs=turned * channels * out + fills * volume * out,
+        reads=turned,
+        cells=turned * channels,
+        writes=turned * out + volume * channels * out,
+        sites=activation.sites.total,
+    )

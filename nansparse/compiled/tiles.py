@@ -1,0 +1,125 @@
+"""Tiles of 2 x 2 (x 2) windows of a 3 x 3 (x 3) convolution: which are needed, and what they read.
+
+A plane is a volume of depth 1 here, whose tiles are one window and one cell deep. Tiles are numbered
+row-major over (sample, *tiles along each axis).
+"""
+
+# One signature each, compiled on import: with several, processes that compile them at the same time can
+# overwrite each other's entries in the cache of numba. What they take is said there.
+# mypy: disable-error-code="no-untyped-def"
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit
+def least_row(goal_of, n, z, y, x, deep):
+    """Give the least row of the windows of a tile."""
+    _, depth, height, width = goal_of.shape
+    least = goal_of[n, z, y, x]
+    right, low, far = min(x + 1, width - 1), min(y + 1, height - 1), min(z + deep - 1, depth - 1)
+    for plane in (z, far):
+        for line in (y, low):
+            least = min(least, goal_of[n, plane, line, x], goal_of[n, plane, line, right])
+    return least
+
+
+@njit("void(int32[:, :, :, ::1], int64, int64, int64[::1])", parallel=True, nogil=True, cache=True)
+def count_tiles(goal_of, kept, deep, counts):
+    """Count the tiles that hold a kept window.
+
+    Args:
+        goal_of: int32 (N, d, h, w), the row of each window, `kept` or more where it is skipped.
+        kept: Kept windows.
+        deep: Windows of a tile along the first axis, 1 or 2.
+        counts: int64 (lines of tiles,), written.
+    """
+    _, depth, height, width = goal_of.shape
+    planes, lines = (depth + deep - 1) // deep, (height + 1) // 2
+    for line in prange(counts.shape[0]):
+        plane, y = line // lines, line % lines * 2
+        n, z = plane // planes, plane % planes * deep
+        total = 0
+        for x in range(0, width, 2):
+            total += 1 if least_row(goal_of, n, z, y, x, deep) < kept else 0
+        counts[line] = total
+
+
+@njit(
+    "void(int32[:, :, :, ::1], int64, int64, int64[::1], int64[::1])", parallel=True, nogil=True, cache=True
+)
+def list_tiles(goal_of, kept, deep, starts, numbers):
+    """List the tiles that hold a kept window.
+
+    Args:
+        goal_of: See `count_tiles`.
+        kept: See there.
+        deep: See there.
+        starts: int64 (lines of tiles,), needed tiles before each line.
+        numbers: int64 (T,), written.
+    """
+    _, depth, height, width = goal_of.shape
+    planes, lines, columns = (depth + deep - 1) // deep, (height + 1) // 2, (width + 1) // 2
+    for line in prange(starts.shape[0]):
+        plane, y = line // lines, line % lines * 2
+        n, z = plane // planes, plane % planes * deep
+        i = starts[line]
+        for x in range(columns):
+            if least_row(goal_of, n, z, y, 2 * x, deep) < kept:
+                numbers[i] = line * columns + x
+                i += 1
+
+
+@njit
+def find_tiles(
+    tiles, start, live, row_of, goal_of, padding, rows, kept, laid_out, base, row, nothing, read, reads, goals
+):
+    """Look up what some tiles read and where their results go.
+
+    Args:
+        tiles: int64 (T,), numbers of the tiles.
+        start: The first one wanted.
+        live: How many are.
+        row_of: int32 (N, D, H, W), the row of each site, `rows + 1` where there is none.
+        goal_of: int32 (N, d, h, w), the row of each window, `kept` or more where it is skipped.
+        padding: int64 (3,), lower padding.
+        rows: Number of sites that have a row; stands for padding.
+        kept: Kept windows; stands for windows beyond the grid.
+        laid_out: Whether values lie on the grid, else row by row.
+        base: Address of the values.
+        row: Bytes of a row.
+        nothing: Address of a row of zeros, which stands for padding and missing sites.
+        read: int32 (live or more, cells), written: the rows that a tile reads.
+        reads: int64 (live or more, cells), written: the addresses of these rows.
+        goals: int32 (live or more, results), written: the rows of its windows.
+    """
+    _, depth, height, width = row_of.shape
+    _, out_depth, out_height, out_width = goal_of.shape
+    deep, planes = goals.shape[1] // 4, read.shape[1] // 16
+    layers, lines, columns = (out_depth + deep - 1) // deep, (out_height + 1) // 2, (out_width + 1) // 2
+    flat, goal_flat = row_of.reshape(-1), goal_of.reshape(-1)
+    for i in range(live):
+        line = tiles[start + i] // columns
+        layer = line // lines
+        n = layer // layers
+        oz, oy = (layer - n * layers) * deep, (line - layer * lines) * 2
+        ox = (tiles[start + i] - line * columns) * 2
+        z, y, x = oz - padding[0], oy - padding[1], ox - padding[2]
+        inner = z >= 0 and y >= 0 and x >= 0
+        inner &= z + planes <= depth and y + 4 <= height and x + 4 <= width
+        for a in range(planes):
+            for b in range(4):
+                first = ((n * depth + z + a) * height + y + b) * width + x
+                for c in range(4):
+                    k = np.uint64((a * 4 + b) * 4 + c)
+                    # What is negative is no small number without its sign.
+                    inside = np.uint64(z + a) < np.uint64(depth) and np.uint64(y + b) < np.uint64(height)
+                    inside = inner or (inside and np.uint64(x + c) < np.uint64(width))
+                    r = flat[np.uint64(first + c)] if inside else np.int32(rows)
+                    there = first + c if laid_out else np.int64(r)
+                    read[i, k], reads[i, k] = r, base + there * row if r < rows else nothing
+        for e in range(goals.shape[1]):
+            pz, py, px = oz + e // 4, oy + e // 2 % 2, ox + e % 2
+            inside = pz < out_depth and py < out_height and px < out_width
+            number = ((n * out_depth + pz) * out_height + py) * out_width + px
+            goals[i, e] = goal_flat[np.uint64(number)] if inside else kept

@@ -1,0 +1,216 @@
+"""Products of tiles of windows with a 3 x 3 (x 3) weight, by Winograd's minimal filtering.
+
+The cells of a tile are transformed (`nansparse.compiled.transforms`), multiplied with the transformed weight
+by the microkernel, one product a transformed cell, and transformed back. Missing sites count as zeros there;
+what the means in their place contribute is added to the results (equation 4 of `nansparse.fill`).
+"""
+
+# One signature each, compiled on import: with several, processes that compile them at the same time can
+# overwrite each other's entries in the cache of numba. What they take is said there.
+# mypy: disable-error-code="no-untyped-def, call-arg"
+
+import numpy as np
+from numba import njit, prange
+
+from nansparse.compiled.cells import ANY_ORDER
+from nansparse.compiled.microkernel import accumulate
+from nansparse.compiled.tiles import find_tiles
+from nansparse.compiled.transforms import copy_channels, transform_cells, transform_products
+
+# As in `nansparse.compiled.products`.
+FROM_OTHERS = "4a6b82efe8b8"
+# Tiles whose products with a panel of the weight stay in a core's nearest cache, and the bytes of transformed
+# cells that stay in the next one.
+BLOCK, NEAR = 24, 131072
+
+
+@njit
+def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fills):
+    """Write the mean of the real cells of windows that hold NaN, in place of their missing sites.
+
+    Args:
+        values: See `multiply_tiles`.
+        place: See there.
+        sums: See there.
+        nan_cells: See there.
+        rows: Number of sites that have a row.
+        kept: Kept windows.
+        live: How many tiles there are.
+        read: int32 (live or more, cells), the rows that a tile reads.
+        goals: int32 (live or more, results), the rows of its windows.
+        fills: (live or more, results, K), written: the mean at missing sites, else 0.
+
+    Returns:
+        Whether there are any.
+    """
+    _, results, volume = fills.shape
+    width, totals, some = values.shape[1], np.empty(read.shape[1], np.float32), False
+    for i in range(live):
+        holed = False
+        for e in range(results):
+            holed |= goals[i, e] < kept and nan_cells[np.uint64(goals[i, e])] > 0
+        if not holed:
+            for e in range(results):
+                for k in range(volume):
+                    fills[i, e, k] = 0
+            continue
+        some = True
+        for k in range(read.shape[1]):
+            r = np.uint64(read[i, k])
+            there, total = r < np.uint64(rows), np.float32(0)
+            if sums.shape[0]:
+                # Nothing to wait for: where there is no row another one is read and left out.
+                total = sums[min(r, np.uint64(rows - 1))]
+            elif there:
+                s = np.uint64(place[r]) if place.shape[0] else r
+                for q in range(width):
+                    total += values[s, q]
+            totals[k] = total if there else np.float32(0)
+        for e in range(results):
+            first, total, missing = e // 4 * 16 + e // 2 % 2 * 4 + e % 2, np.float32(0), 0
+            for k in range(volume):
+                at = first + k // 9 * 16 + k // 3 % 3 * 4 + k % 3
+                total += totals[at]
+                missing += 1 if read[i, at] > rows else 0
+            mean = total / np.float32(max(1, volume - missing) * width)
+            for k in range(volume):
+                at = first + k // 9 * 16 + k // 3 % 3 * 4 + k % 3
+                fills[i, e, k] = mean if read[i, at] > rows else np.float32(0)
+    return some
+
+
+@njit(
+    "void("
+    "float32[:, ::1], int64[::1], int32[:, :, :, ::1], int64, int32[:, :, :, ::1], int64[::1], int64[::1], "
+    "int32[::1], float32[::1], float32[:, :, :, ::1], float32[:, :, ::1], float32[::1], "
+    "int64, int64, int64, float32[:, ::1], float32[::1]"
+    ")",
+    parallel=True,
+    nogil=True,
+    cache=True,
+    fastmath=ANY_ORDER,
+)
+def multiply_tiles(
+    values,
+    place,
+    row_of,
+    rows,
+    goal_of,
+    tiles,
+    padding,
+    nan_cells,
+    sums,
+    weight,
+    shares,
+    bias,
+    shape,
+    at_once,
+    chunks,
+    out,
+    checks,
+):
+    """Multiply tiles with a weight, the mean of a window's real cells in place of its missing sites.
+
+    Args:
+        values: (R, C), no NaN at any site.
+        place: int64 (P,), the row in `values` of each row; empty if they are the same.
+        row_of: int32 (N, D, H, W), the row of each site, P + 1 for a missing one.
+        rows: P.
+        goal_of: int32 (N, d, h, w), the row of each window, M or more where it is skipped.
+        tiles: int64 (T,), numbers of the tiles; see `nansparse.compiled.tiles`.
+        padding: int64 (3,), lower padding.
+        nan_cells: int32 (M,), missing sites of each window; empty if there are none.
+        sums: (P,), the sum of each row; empty to sum where it is needed.
+        weight: (cells, panels, C, panel), transformed, output channels in panels as wide as the vectors of
+            the shape; 16 cells for planes, 64 for volumes.
+        shares: (panels, K, panel), the weight summed over the input channels; read where windows hold NaN.
+        bias: (panels * panel,).
+        shape: Which of `SHAPES` of the microkernel.
+        at_once: Its windows, here as many tiles.
+        chunks: Parts in which threads take the tiles.
+        out: (M, O), written.
+        checks: (chunks,), written: the sum of the results of each part, NaN if one of them is.
+    """
+    cells, panels, width, panel = weight.shape
+    axes, results, volume = (2, 4, 9) if cells == 16 else (3, 8, 27)
+    count, kept, row = tiles.shape[0], out.shape[0], width * 4
+    block = min(BLOCK, NEAR // (cells * row), count // chunks + at_once)
+    block = max(1, block // at_once) * at_once
+    # Tiles at distances of a power of two would all fall on the same few places of the nearest cache.
+    apart = (cells * width + 31) // 32 * 32 + 16
+    base, packed, constants = values.ctypes.data, weight.ctypes.data, bias.ctypes.data
+    laid, sharing, laid_out = out.ctypes.data, shares.ctypes.data, place.shape[0] > 0
+    for chunk in prange(chunks):
+        zeros, turned = np.zeros(width, np.float32), np.zeros((block, apart), np.float32)
+        products = np.empty((cells, block, panel), np.float32)
+        near = np.empty((block * results, panel), np.float32)
+        read, reads = np.empty((block, cells), np.int32), np.empty((block, cells), np.int64)
+        goals, targets = np.empty((block, results), np.int32), np.empty((block, results), np.int64)
+        fills, filling = np.empty((block, results, volume), np.float32), np.empty(block * results, np.int64)
+        lines = np.empty((cells, block), np.int64)
+        # Asked once: each array that is asked is counted by all threads.
+        turning, multiplied, nearing = turned.ctypes.data, products.ctypes.data, near.ctypes.data
+        nothing, reading, lying = zeros.ctypes.data, reads.ctypes.data, lines.ctypes.data
+        aiming, filled, mending = targets.ctypes.data, fills.ctypes.data, filling.ctypes.data
+        for f in range(cells):
+            for i in range(block):
+                lines[f, i] = turning + (i * apart + f * width) * 4
+        for i in range(block * results):
+            filling[i] = filled + i * volume * 4
+        begin, end = count * chunk // chunks, count * (chunk + 1) // chunks
+        check = np.float32(0)
+        for start in range(begin, end, block):
+            live = min(block, end - start)
+            find_tiles(
+                tiles,
+                start,
+                live,
+                row_of,
+                goal_of,
+                padding,
+                rows,
+                kept,
+                laid_out,
+                base,
+                row,
+                nothing,
+                read,
+                reads,
+                goals,
+            )
+            some = False
+            if nan_cells.shape[0]:
+                some = find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fills)
+            for i in range(live):
+                transform_cells(axes, reading + i * cells * 8, 1, lines[0, i], width, width)
+            for p in range(panels):
+                for f in range(cells):
+                    part = packed + (f * panels + p) * panel * row
+                    for i in range(0, live, at_once):
+                        held = multiplied + (i * cells + f * at_once) * panel * 4
+                        accumulate(shape, held, lying + (f * block + i) * 8, block, part, 1, width, 1)
+                last = min(panel, out.shape[1] - p * panel)
+                whole = last == panel and not some
+                for i in range(live):
+                    for e in range(results):
+                        away = whole and goals[i, e] < kept
+                        targets[i, e] = nearing + (i * results + e) * panel * 4
+                        if away:
+                            targets[i, e] = laid + (goals[i, e] * out.shape[1] + p * panel) * 4
+                    held = multiplied + (i // at_once * at_once * cells + i % at_once) * panel * 4
+                    aims = aiming + i * results * 8
+                    check += transform_products(
+                        axes, held, at_once * panel, constants + p * panel * 4, aims, 1, panel
+                    )
+                if some:
+                    part = sharing + p * volume * panel * 4
+                    for i in range(0, live * results, at_once):
+                        held = nearing + i * panel * 4
+                        accumulate(shape, held, mending + i * 8, block * results, part, 1, volume, 0)
+                if not whole:
+                    for i in range(live):
+                        for e in range(results):
+                            if goals[i, e] < kept:
+                                to = laid + (goals[i, e] * out.shape[1] + p * panel) * 4
+                                copy_channels(nearing + (i * results + e) * panel * 4, to, last)
+        checks[chunk] = check

@@ -1,0 +1,118 @@
+"""Minimal filtering: the tiles, the fills, and what must not leak from one window of a tile to another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nansparse import registry
+from nansparse.activation import SparseActivation
+from nansparse.compiled import kernels_problem
+from nansparse.convolution import Convolution
+from nansparse.functional import nan_conv
+from nansparse.windows import convolution_windows
+from tests.engines.drawing import Case, holed
+from tests.functional.drawing import seeds, thresholds, values
+
+pytestmark = pytest.mark.skipif(bool(kernels_problem()), reason=kernels_problem() or "-")
+
+
+def assert_computed(x, weight, bias, padding, threshold, *, laid_out=False):
+    """Run the engine, and compare the mask exactly and the values to rounding."""
+    case = Case(x, weight, bias, {"padding": padding, "groups": 1}, threshold, transposed=False)
+    activation, convolution = case.for_engine()
+    if laid_out and not activation.sites.is_complete:
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1]).nan_to_num(5.0)
+        activation = SparseActivation(activation.sites, rows, partial=False, laid_out=True)
+    engine = registry.get("winograd")
+    assert not engine.unsupported_reasons(activation, convolution)
+    out = engine.run(activation, convolution)
+    expected = nan_conv(x, weight, bias, padding=padding, threshold=threshold)
+    found = out.to_dense()
+    assert torch.equal(found.isnan(), expected.isnan())
+    scale = float(expected.nan_to_num(0.0).abs().max()) if expected.numel() else 1.0
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6 * max(scale, 1.0), equal_nan=True)
+    return out
+
+
+@given(data=st.data(), rank=st.sampled_from([2, 2, 3]), laid_out=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_drawn_convolutions_are_those_of_the_definitions(data, rank, laid_out):
+    padding = data.draw(st.tuples(*[st.integers(0, 3)] * rank))
+    most = 23 if rank == 2 else 9
+    grid = tuple(data.draw(st.integers(max(1, 3 - 2 * p), most)) for p in padding)
+    batch, channels = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 20))
+    out, seed = data.draw(st.integers(1, 40)), data.draw(seeds)
+    pattern = data.draw(st.sampled_from(["none", "one site", "sites", "all"]))
+    x = values(seed, (batch, channels, *grid), torch.float32)
+    if pattern != "none":
+        x = x.fill_(torch.nan) if pattern == "all" else holed(x, pattern, seed)
+    weight = values(seed + 1, (out, channels, *(3,) * rank), torch.float32)
+    bias = values(seed + 2, (out,), torch.float32) if data.draw(st.booleans()) else None
+    assert_computed(x, weight, bias, padding, data.draw(thresholds), laid_out=laid_out)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6])
+def test_many_blocks_of_tiles(rank, share):
+    """More tiles than a thread takes at a time; few windows to fill, and nearly all."""
+    grid = (96, 101) if rank == 2 else (22, 23, 25)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 24, *grid, generator=generator)
+    x = x.masked_fill(torch.rand(2, 1, *grid, generator=generator) < share, torch.nan)
+    weight = torch.randn(33, 24, *(3,) * rank, generator=generator)
+    assert_computed(x, weight, torch.randn(33, generator=generator), (1,) * rank, 0.5)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, 3e38], ids=str)
+def test_a_window_gets_nothing_from_a_cell_that_it_does_not_read(value):
+    """An infinity, or a sum that leaves float32, would reach all windows of its tile."""
+    x = values(0, (1, 4, 8, 8), torch.float32)
+    x[0, :, 3, 3], x[..., 6, 6] = value, torch.nan
+    weight = values(1, (5, 4, 3, 3), torch.float32).abs() + 0.5
+    windows = convolution_windows((8, 8), 3, 1, 1)
+    out = registry.get("winograd").run(
+        SparseActivation.from_dense(x), Convolution(weight, None, windows, 1, 0.5)
+    )
+    found = out.to_dense()
+    expected = nan_conv(x, weight, None, padding=1, threshold=0.5)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.isinf(), expected.isinf())
+    assert expected.isinf().any()
+    near = torch.isclose(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert near[expected.abs() < 1e6].all()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "transposed"),
+    [((5, 5), 1, 1, False), ((3, 1), 1, 1, False), ((3, 3), 2, 1, False), ((3, 3), 1, 2, False)],
+)
+def test_other_geometries_are_refused(kernel, stride, dilation, transposed):
+    case = Case(
+        values(0, (1, 2, 9, 9), torch.float32),
+        values(1, (2, 2, *kernel), torch.float32),
+        None,
+        {"stride": stride, "dilation": dilation, "groups": 1},
+        0.5,
+        transposed,
+    )
+    reasons = registry.get("winograd").unsupported_reasons(*case.for_engine())
+    assert reasons == ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
+
+
+def test_the_work_counted_is_that_of_the_tiles():
+    """A quarter of the grid is there: a quarter of the tiles, and no more than the least work promises."""
+    x = torch.full((1, 16, 16, 16), torch.nan)
+    x[..., :8, :8] = 1.0
+    windows = convolution_windows((16, 16), 3, 1, 1)
+    convolution = Convolution(torch.ones(16, 16, 3, 3), None, windows, 1, 1e-3)
+    activation = SparseActivation.from_dense(x)
+    engine = registry.get("winograd")
+    work = engine.workload(activation, convolution)
+    kept = len(engine.run(activation, convolution).sites)
+    assert kept == 7 * 7
+    assert work.reads == 16 * 16
+    least = engine.least_workload(kept, activation, convolution)
+    assert all(a <= b for a, b in zip(least.amounts(), work.amounts(), strict=True))
