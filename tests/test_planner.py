@@ -50,7 +50,7 @@ def test_auto_takes_the_least_predicted_time(prices: Prices, expected: str) -> N
 
 
 @pytest.mark.parametrize("marked", ["no cell", "one cell", "one site"])
-def test_where_nothing_is_marked_auto_takes_dense_whatever_is_predicted(marked: str) -> None:
+def test_where_nothing_is_marked_auto_takes_dense_unless_another_is_surely_faster(marked: str) -> None:
     x = torch.rand(1, 4, 8, 8)
     if marked != "no cell":
         x[:, : 1 if marked == "one cell" else 4, 3, 3] = torch.nan
@@ -58,6 +58,12 @@ def test_where_nothing_is_marked_auto_takes_dense_whatever_is_predicted(marked: 
     prices = flat(dense=9.0, gather=8.0)
     choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
     assert choice.engines[0].name == ("dense" if marked == "no cell" else "gather")
+    prices = flat(dense=9.0, gather=6.0)
+    choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
+    assert choice.engines[0].name == "gather"
+    unpriced = Prices({}, "none")
+    choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, unpriced)
+    assert choice.engines[0].name == "dense"
 
 
 def test_an_engine_without_prices_is_never_chosen_by_auto() -> None:

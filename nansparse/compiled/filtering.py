@@ -1,5 +1,8 @@
 """A 3 x 3 (x 3) convolution by Winograd's minimal filtering, over the tiles that hold a kept window."""
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +61,7 @@ def multiply_in_tiles(
     sites, windows = activation.sites, plan.windows
     shape, at_once, panel = panel_shape(kernels, convolution.out_channels)
     chunks = min(-(-len(tiles) // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())
-    checks = torch.empty(chunks)
+    checks = np.empty(chunks, np.float32)
     kernels.run(
         kernels.winograd.multiply_tiles,
         *(
@@ -77,7 +80,7 @@ def multiply_in_tiles(
             checks,
         ),
     )
-    return bool(checks.sum().isfinite())
+    return math.isfinite(checks.sum())
 
 
 def _rows_of(plan: WindowPlan) -> Tensor:

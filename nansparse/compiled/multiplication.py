@@ -1,5 +1,6 @@
 """The product of kept windows with the weight, means in place of NaN, by a compiled loop."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def multiply_filled(
     positions = list(range(plan.windows.volume)) if taps is None else taps.positions
     shape, at_once, panel = panel_shape(kernels, convolution.out_channels)
     chunks = min(-(-len(nan_cells) // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())
-    checks = torch.empty(chunks)
+    checks = np.empty(chunks, np.float32)
     kernels.run(
         kernels.products.multiply_windows,
         *(activation.values, activation.places, *_reads(plan, taps, which), len(nan_cells)),
@@ -62,7 +63,7 @@ def multiply_filled(
         *(shape, at_once, chunks),
         *(activation.sites.no_places if outputs is None else outputs.long(), out, checks),
     )
-    return not checks.sum().isnan()
+    return not math.isnan(checks.sum())
 
 
 def add_means(

@@ -109,15 +109,20 @@ def find_tiles(
         inner &= z + planes <= depth and y + 4 <= height and x + 4 <= width
         for a in range(planes):
             for b in range(4):
-                first = ((n * depth + z + a) * height + y + b) * width + x
+                first, k = ((n * depth + z + a) * height + y + b) * width + x, (a * 4 + b) * 4
+                if inner:
+                    for c in range(4):
+                        r = flat[np.uint64(first + c)]
+                        there = first + c if laid_out else np.int64(r)
+                        read[i, k + c], reads[i, k + c] = r, base + there * row if r < rows else nothing
+                    continue
+                # What is negative is no small number without its sign.
+                line_inside = np.uint64(z + a) < np.uint64(depth) and np.uint64(y + b) < np.uint64(height)
                 for c in range(4):
-                    k = np.uint64((a * 4 + b) * 4 + c)
-                    # What is negative is no small number without its sign.
-                    inside = np.uint64(z + a) < np.uint64(depth) and np.uint64(y + b) < np.uint64(height)
-                    inside = inner or (inside and np.uint64(x + c) < np.uint64(width))
+                    inside = line_inside and np.uint64(x + c) < np.uint64(width)
                     r = flat[np.uint64(first + c)] if inside else np.int32(rows)
                     there = first + c if laid_out else np.int64(r)
-                    read[i, k], reads[i, k] = r, base + there * row if r < rows else nothing
+                    read[i, k + c], reads[i, k + c] = r, base + there * row if r < rows else nothing
         for e in range(goals.shape[1]):
             pz, py, px = oz + e // 4, oy + e // 2 % 2, ox + e % 2
             inside = pz < out_depth and py < out_height and px < out_width

@@ -18,7 +18,7 @@ from nansparse.compiled.tiles import find_tiles
 from nansparse.compiled.transforms import copy_channels, transform_cells, transform_products
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "4a6b82efe8b8"
+FROM_OTHERS = "46cebe139430"
 # Tiles whose products with a panel of the weight stay in a core's nearest cache, and the bytes of transformed
 # cells that stay in the next one.
 BLOCK, NEAR = 24, 131072

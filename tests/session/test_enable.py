@@ -67,7 +67,10 @@ def test_nan_at_the_input(name, mode):
 def test_every_engine_gives_the_same(name, engine):
     if engine != "auto":
         usable(engine)
-    record = assert_by_definition(seeded(NETS[name]), image_for(name), engine=engine)
+    x = image_for(name)
+    # NaN at the input gives the first layer whole sites, unpooling gives others NaN in single channels: there
+    # are engines that run one kind only.
+    record = assert_by_definition(seeded(NETS[name]), x.masked_fill(x == 0, torch.nan), engine=engine)
     ran = {layer.engine for layer in record.layers if layer.operation.startswith("conv")}
     assert engine == "auto" or engine in ran
 
