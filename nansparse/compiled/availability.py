@@ -28,7 +28,6 @@ class Kernels:
         means: `nansparse.compiled.means`.
         repeats: `nansparse.compiled.repeats`.
         tiles: `nansparse.compiled.tiles`.
-        filters: `nansparse.compiled.filters`.
         winograd: `nansparse.compiled.winograd`.
     """
 
@@ -40,7 +39,6 @@ class Kernels:
         """
         from nansparse.compiled import (
             cells,
-            filters,
             means,
             microkernel,
             pooling,
@@ -55,7 +53,7 @@ class Kernels:
         self.windows, self.cells, self.pooling = windows, cells, pooling
         self.microkernel, self.products = microkernel, products
         self.steps, self.means, self.repeats = steps, means, repeats
-        self.tiles, self.filters, self.winograd = tiles, filters, winograd
+        self.tiles, self.winograd = tiles, winograd
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 

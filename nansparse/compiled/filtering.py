@@ -13,6 +13,9 @@ from nansparse.compiled.plans import PADDING, geometry_of, three
 from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan
 
+# Of `nansparse.compiled.transforms`: from the three cells of a kernel's line to four.
+G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+
 
 def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tensor:
     """List the tiles that hold a kept window.
@@ -72,7 +75,7 @@ def multiply_in_tiles(
         ),
         *(_rows_of(plan), tiles, geometry_of(windows)[PADDING], *_fills(activation, plan)),
         *(
-            *_transformed(kernels, convolution, panel, fills=bool(plan.fills)),
+            *_transformed(convolution, panel, fills=bool(plan.fills)),
             shape,
             at_once,
             chunks,
@@ -96,16 +99,21 @@ def _fills(activation: SparseActivation, plan: WindowPlan) -> tuple[Tensor, Tens
     return plan.nan_cells.int(), activation.sums[0] if shared else none
 
 
-def _transformed(
-    kernels: Kernels, convolution: Convolution, panel: int, *, fills: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Give weight, its sums over the input channels, and bias, as `multiply_tiles` wants them."""
-    taps = convolution.taps_last
+def _transformed(convolution: Convolution, panel: int, *, fills: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Give G g G^T, the sums of g over the input channels, and bias, as `multiply_tiles` wants them."""
+    # In every call, which takes little: nobody needs to know when a weight was changed.
+    taps = convolution.taps_last.detach()
     out, channels, volume = taps.shape
-    panels = -(-out // panel)
-    weight = taps.new_empty(16 if volume == 9 else 64, panels, channels, panel)
-    shares = taps.new_empty(panels if fills else 0, volume, panel)
-    kernels.run(kernels.filters.transform_weight, taps.detach().numpy(), weight, shares)
+    panels, whole = -(-out // panel), out // panel
+    laid = taps.new_zeros(volume, panels, channels, panel)
+    laid[:, :whole] = taps[: whole * panel].view(whole, panel, channels, volume).permute(3, 0, 2, 1)
+    if whole < panels:
+        laid[:, whole, :, : out - whole * panel] = taps[whole * panel :].permute(2, 1, 0)
+    lines = G
+    while lines.shape[1] < volume:
+        lines = torch.kron(lines, G)
+    weight = (lines @ laid.flatten(1)).view(-1, *laid.shape[1:])
+    shares = laid.sum(2).transpose(0, 1).contiguous() if fills else laid.new_empty(0, volume, panel)
     bias = taps.new_zeros(panels * panel)
     if convolution.bias is not None:
         bias[:out] = convolution.bias

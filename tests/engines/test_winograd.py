@@ -102,6 +102,14 @@ def test_other_geometries_are_refused(kernel, stride, dilation, transposed):
     assert reasons == ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
 
 
+def test_rows_that_are_partly_nan_are_refused():
+    x = values(0, (1, 2, 5, 5), torch.float32)
+    x[0, 0, 2, 2] = torch.nan
+    case = Case(x, values(1, (2, 2, 3, 3), torch.float32), None, {"groups": 1}, 0.5, transposed=False)
+    reasons = registry.get("winograd").unsupported_reasons(*case.for_engine())
+    assert reasons == ["winograd runs no rows that are partly NaN"]
+
+
 def test_the_work_counted_is_that_of_the_tiles():
     """A quarter of the grid is there: a quarter of the tiles, and no more than the least work promises."""
     x = torch.full((1, 16, 16, 16), torch.nan)
