@@ -7,8 +7,10 @@ out. Rounding errors are those of float32, but relative to the largest cell that
 direct product has them relative to the cells of each window (docs/engines.md).
 """
 
+import math
 import weakref
 
+import torch
 from nansparse.adapters.numba import NumbaEngine
 from torch import Tensor
 
@@ -51,6 +53,9 @@ class WinogradEngine(NumbaEngine):
             return ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
         if activation.partial:
             return ["winograd runs no rows that are partly NaN"]
+        windows = activation.sites.batch * math.prod(convolution.windows.out_grid)
+        if windows >= torch.iinfo(torch.int32).max - 2:
+            return ["more than 2^31 windows"]
         return super().unsupported_reasons(activation, convolution)
 
     def least_workload(self, kept: int, activation: SparseActivation, convolution: Convolution) -> Workload:
@@ -98,6 +103,7 @@ class WinogradEngine(NumbaEngine):
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
         tiles = self._tiles_of(kernels, plan)
         if not multiply_in_tiles(kernels, out, activation, convolution, plan, tiles):
+            del out
             return super().run(activation, convolution)
         return SparseActivation(plan.out, out, partial=False, sure=True)
 

@@ -21,8 +21,8 @@ from nansparse.prices import Prices, known_prices
 # can say where the dense one is faster all the same.
 WITHOUT_PRICES = "triton"
 # Where there is nothing to leave out, of the dense engine's predicted time: what another one must stay below.
-# The prediction is too long there: its price of a call holds the making of a mask, which is not needed then.
-SURELY_LESS = 0.7
+# Half the predictions are within 15 % of what is measured (`nansparse calibrate`).
+SURELY_LESS = 0.8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _leaves_out(activation: SparseActivation, convolution: Convolution) -> bool:
 def _rather_dense(choice: Choice) -> Choice:
     """Put the dense engine first, unless another one is surely faster."""
     first, seconds = choice.engines[0], choice.forecast
-    if first.name in seconds and seconds[first.name] < SURELY_LESS * seconds.get("dense", float("inf")):
+    if {first.name, "dense"} <= set(seconds) and seconds[first.name] < SURELY_LESS * seconds["dense"]:
         return choice
     return replace(choice, engines=tuple(sorted(choice.engines, key=lambda engine: engine.name != "dense")))
 

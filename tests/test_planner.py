@@ -61,6 +61,12 @@ def test_where_nothing_is_marked_auto_takes_dense_unless_another_is_surely_faste
     prices = flat(dense=9.0, gather=6.0)
     choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
     assert choice.engines[0].name == "gather"
+    prices = flat(dense=10.0, gather=8.0)
+    choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
+    assert choice.engines[0].name == ("dense" if marked == "no cell" else "gather")
+    prices = flat(gather=0.1)
+    choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, prices)
+    assert choice.engines[0].name == ("dense" if marked == "no cell" else "gather")
     unpriced = Prices({}, "none")
     choice = choose_engine(nansparse.registry, "auto", SparseActivation.from_dense(x), convolution, unpriced)
     assert choice.engines[0].name == "dense"

@@ -14,7 +14,7 @@ from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan
 
 # Of `nansparse.compiled.transforms`: from the three cells of a kernel's line to four.
-G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+G = torch.from_numpy(np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]))
 
 
 def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tensor:
@@ -112,7 +112,8 @@ def _transformed(convolution: Convolution, panel: int, *, fills: bool) -> tuple[
     lines = G
     while lines.shape[1] < volume:
         lines = torch.kron(lines, G)
-    weight = (lines @ laid.flatten(1)).view(-1, *laid.shape[1:])
+    # In float64, of which neither autocast nor a lower precision of matrix products takes anything away.
+    weight = (lines @ laid.flatten(1).double()).float().view(-1, *laid.shape[1:])
     shares = laid.sum(2).transpose(0, 1).contiguous() if fills else laid.new_empty(0, volume, panel)
     bias = taps.new_zeros(panels * panel)
     if convolution.bias is not None:

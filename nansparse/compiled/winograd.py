@@ -7,7 +7,7 @@ what the means in their place contribute is added to the results (equation 4 of 
 
 # One signature each, compiled on import: with several, processes that compile them at the same time can
 # overwrite each other's entries in the cache of numba. What they take is said there.
-# mypy: disable-error-code="no-untyped-def, call-arg"
+# mypy: disable-error-code="no-untyped-def, call-arg, unreachable"
 
 import numpy as np
 from numba import njit, prange
@@ -25,6 +25,12 @@ BLOCK, NEAR = 24, 131072
 
 
 @njit
+def held_until_here(zeros, turned, products, near, filling):
+    """Name arrays once more that are used by their addresses: numba lets go of what is not named again."""
+    return np.float32(0 * (zeros.size + turned.size + products.size + near.size + filling.size))
+
+
+@njit(fastmath=ANY_ORDER)
 def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fills):
     """Write the mean of the real cells of windows that hold NaN, in place of their missing sites.
 
@@ -88,7 +94,6 @@ def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fi
     parallel=True,
     nogil=True,
     cache=True,
-    fastmath=ANY_ORDER,
 )
 def multiply_tiles(
     values,
@@ -198,9 +203,14 @@ def multiply_tiles(
                         if away:
                             targets[i, e] = laid + (goals[i, e] * out.shape[1] + p * panel) * 4
                     held = multiplied + (i // at_once * at_once * cells + i % at_once) * panel * 4
-                    aims = aiming + i * results * 8
                     check += transform_products(
-                        axes, held, at_once * panel, constants + p * panel * 4, aims, 1, panel
+                        axes,
+                        held,
+                        at_once * panel,
+                        constants + p * panel * 4,
+                        aiming + i * results * 8,
+                        1,
+                        panel,
                     )
                 if some:
                     part = sharing + p * volume * panel * 4
@@ -213,4 +223,6 @@ def multiply_tiles(
                             if goals[i, e] < kept:
                                 to = laid + (goals[i, e] * out.shape[1] + p * panel) * 4
                                 copy_channels(nearing + (i * results + e) * panel * 4, to, last)
-        checks[chunk] = check
+                                for q in range(last):
+                                    check += near[i * results + e, q]
+        checks[chunk] = check + held_until_here(zeros, turned, products, near, filling)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nansparse.adapters.numba import NumbaEngine
 
 from nansparse import registry
 from nansparse.activation import SparseActivation
@@ -19,6 +20,14 @@ from tests.functional.drawing import seeds, thresholds, values
 pytestmark = pytest.mark.skipif(bool(kernels_problem()), reason=kernels_problem() or "-")
 
 
+class ComputedAgainError(Exception):
+    """Minimal filtering gave what cannot be used."""
+
+
+def computed_again(*_):
+    raise ComputedAgainError
+
+
 def assert_computed(x, weight, bias, padding, threshold, *, laid_out=False):
     """Run the engine, and compare the mask exactly and the values to rounding."""
     case = Case(x, weight, bias, {"padding": padding, "groups": 1}, threshold, transposed=False)
@@ -28,7 +37,9 @@ def assert_computed(x, weight, bias, padding, threshold, *, laid_out=False):
         activation = SparseActivation(activation.sites, rows, partial=False, laid_out=True)
     engine = registry.get("winograd")
     assert not engine.unsupported_reasons(activation, convolution)
-    out = engine.run(activation, convolution)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NumbaEngine, "run", computed_again)
+        out = engine.run(activation, convolution)
     expected = nan_conv(x, weight, bias, padding=padding, threshold=threshold)
     found = out.to_dense()
     assert torch.equal(found.isnan(), expected.isnan())
@@ -72,11 +83,10 @@ def test_a_window_gets_nothing_from_a_cell_that_it_does_not_read(value):
     x = values(0, (1, 4, 8, 8), torch.float32)
     x[0, :, 3, 3], x[..., 6, 6] = value, torch.nan
     weight = values(1, (5, 4, 3, 3), torch.float32).abs() + 0.5
-    windows = convolution_windows((8, 8), 3, 1, 1)
-    out = registry.get("winograd").run(
-        SparseActivation.from_dense(x), Convolution(weight, None, windows, 1, 0.5)
-    )
-    found = out.to_dense()
+    with pytest.raises(ComputedAgainError):
+        assert_computed(x, weight, None, 1, 0.5)
+    convolution = Convolution(weight, None, convolution_windows((8, 8), 3, 1, 1), 1, 0.5)
+    found = registry.get("winograd").run(SparseActivation.from_dense(x), convolution).to_dense()
     expected = nan_conv(x, weight, None, padding=1, threshold=0.5)
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.isinf(), expected.isinf())
@@ -85,9 +95,62 @@ def test_a_window_gets_nothing_from_a_cell_that_it_does_not_read(value):
     assert near[expected.abs() < 1e6].all()
 
 
+def test_means_that_leave_float32_are_seen():
+    """All products fit; the weight's sum over the channels, which the means are multiplied with, does not."""
+    x = torch.full((1, 64, 8, 8), 1e-10)
+    x[..., 4, 4] = torch.nan
+    weight = torch.full((16, 64, 3, 3), 1e37)
+    with pytest.raises(ComputedAgainError):
+        assert_computed(x, weight, None, 1, 0.5)
+    convolution = Convolution(weight, None, convolution_windows((8, 8), 3, 1, 1), 1, 0.5)
+    found = registry.get("winograd").run(SparseActivation.from_dense(x), convolution).to_dense()
+    expected = nan_conv(x, weight, None, padding=1, threshold=0.5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("constant", ["everywhere", "along lines"])
+def test_windows_of_a_uniform_region_give_the_same_bits(rank, constant):
+    """Ties there are equal to the last bit, wherever in its tile a window lies."""
+    generator = torch.Generator().manual_seed(0)
+    line = torch.randn(1, 20, *(1,) * (rank - 1), 12 if constant == "along lines" else 1, generator=generator)
+    x = line.expand(1, 20, *(12,) * rank).clone()
+    x[(..., *(0,) * rank)] = torch.nan
+    weight = torch.randn(24, 20, *(3,) * rank, generator=generator)
+    convolution = Convolution(weight, None, convolution_windows((12,) * rank, 3, 1), 1, 0.5)
+    out = registry.get("winograd").run(SparseActivation.from_dense(x), convolution).to_dense()
+    inner = out[(..., *(slice(1, None),) * rank)]
+    ends = (1,) * (rank - 1) + ((None,) if constant == "along lines" else (1,))
+    first = inner[(..., *(slice(end) for end in ends))]
+    assert torch.equal(inner, first.expand_as(inner))
+
+
+@pytest.mark.parametrize("setting", ["autocast", "default dtype"])
+def test_settings_of_torch_take_nothing_away(setting):
+    x = values(0, (1, 8, 9, 9), torch.float32)
+    x[..., 3:5, :] = torch.nan
+    weight = values(1, (8, 8, 3, 3), torch.float32)
+    convolution = Convolution(weight, None, convolution_windows((9, 9), 3, 1, 1), 1, 0.5)
+    engine, activation = registry.get("winograd"), SparseActivation.from_dense(x)
+    expected = engine.run(activation, convolution).rows
+    try:
+        torch.set_default_dtype(torch.float64 if setting == "default dtype" else torch.float32)
+        with torch.autocast("cpu", torch.bfloat16, enabled=setting == "autocast"):
+            found = engine.run(activation, convolution).rows
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "transposed"),
-    [((5, 5), 1, 1, False), ((3, 1), 1, 1, False), ((3, 3), 2, 1, False), ((3, 3), 1, 2, False)],
+    [
+        ((5, 5), 1, 1, False),
+        ((3, 1), 1, 1, False),
+        ((3, 3), 2, 1, False),
+        ((3, 3), 1, 2, False),
+        ((3, 3), 1, 1, True),
+    ],
 )
 def test_other_geometries_are_refused(kernel, stride, dilation, transposed):
     case = Case(
