@@ -97,6 +97,7 @@ def test_wheel_names_the_command_and_the_engines(wheel: zipfile.ZipFile) -> None
         "torch-scatter": "nansparse.adapters.torch_scatter:TorchScatterEngine",
         "tile": "nansparse.adapters.tile:TileEngine",
         "triton": "nansparse.adapters.triton:TritonEngine",
+        "winograd": "nansparse.adapters.winograd:WinogradEngine",
     }
 
 
