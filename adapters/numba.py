@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import NUMBA, kernels_for, kernels_problem
+from nansparse.compiled import NUMBA, Kernels, kernels_for, kernels_problem
 from nansparse.compiled.multiplication import computed_channels, multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.engine import Engine
@@ -79,13 +79,8 @@ class NumbaEngine(Engine):
 
         Returns:
             The output.
-
-        Raises:
-            EngineError: If numba cannot run here.
         """
-        kernels = kernels_for(activation.values)
-        if kernels is None:
-            raise EngineError(self.problem)
+        kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
         common = (kernels, out, activation, convolution, plan)
@@ -98,3 +93,9 @@ class NumbaEngine(Engine):
             else:
                 out[taps.outputs] = 0 if convolution.bias is None else convolution.bias
         return SparseActivation(plan.out, out, partial=False)
+
+    def _kernels(self, activation: SparseActivation) -> Kernels:
+        kernels = kernels_for(activation)
+        if kernels is None:
+            raise EngineError(self.problem)
+        return kernels

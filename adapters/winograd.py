@@ -15,11 +15,10 @@ from nansparse.adapters.numba import NumbaEngine
 from torch import Tensor
 
 from nansparse.activation import SparseActivation
-from nansparse.compiled import Kernels, kernels_for
+from nansparse.compiled import Kernels
 from nansparse.compiled.filtering import list_tiles, multiply_in_tiles
 from nansparse.compiled.multiplication import computed_channels
 from nansparse.convolution import Convolution
-from nansparse.errors import EngineError
 from nansparse.plan import WindowPlan, plan_windows
 from nansparse.pool import empty_rows
 from nansparse.windows import Windows
@@ -94,9 +93,6 @@ class WinogradEngine(NumbaEngine):
 
         Returns:
             The output.
-
-        Raises:
-            EngineError: If numba cannot run here.
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
@@ -106,12 +102,6 @@ class WinogradEngine(NumbaEngine):
             del out
             return super().run(activation, convolution)
         return SparseActivation(plan.out, out, partial=False, sure=True)
-
-    def _kernels(self, activation: SparseActivation) -> Kernels:
-        kernels = kernels_for(activation)
-        if kernels is None:
-            raise EngineError(self.problem)
-        return kernels
 
     def _tiles_of(self, kernels: Kernels, plan: WindowPlan) -> Tensor:
         tiles = self._tiles.get(plan)

@@ -3,9 +3,8 @@
 An engine says how much work a convolution is for it (`nansparse.workload`); the prices of that work were
 measured, on this machine by `nansparse calibrate` or elsewhere for the prices that come with the package. A
 prediction is their product. Where no cell is NaN the dense engine runs, unless another one is predicted to be
-faster by more than predictions err. An engine without prices for
-the device is not chosen by "auto"; where there are no prices at all, as on a GPU that was not measured, the
-one engine made for such devices is.
+faster by more than predictions err. An engine without prices for the device is not chosen by "auto"; where
+there are no prices at all, as on a GPU that was not measured, the one engine made for such devices is.
 """
 
 from dataclasses import dataclass, field, replace

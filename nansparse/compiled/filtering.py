@@ -13,8 +13,10 @@ from nansparse.compiled.plans import PADDING, geometry_of, three
 from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan
 
-# Of `nansparse.compiled.transforms`: from the three cells of a kernel's line to four.
-G = torch.from_numpy(np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]]))
+# G of `nansparse.compiled.transforms`, from the three cells of a kernel's line to four; and G along two and
+# three axes, by the cells of the kernel.
+_G = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+ALONG_AXES = {9: torch.from_numpy(np.kron(_G, _G)), 27: torch.from_numpy(np.kron(_G, np.kron(_G, _G)))}
 
 
 def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tensor:
@@ -109,11 +111,8 @@ def _transformed(convolution: Convolution, panel: int, *, fills: bool) -> tuple[
     laid[:, :whole] = taps[: whole * panel].view(whole, panel, channels, volume).permute(3, 0, 2, 1)
     if whole < panels:
         laid[:, whole, :, : out - whole * panel] = taps[whole * panel :].permute(2, 1, 0)
-    lines = G
-    while lines.shape[1] < volume:
-        lines = torch.kron(lines, G)
     # In float64, of which neither autocast nor a lower precision of matrix products takes anything away.
-    weight = (lines @ laid.flatten(1).double()).float().view(-1, *laid.shape[1:])
+    weight = (ALONG_AXES[volume] @ laid.flatten(1).double()).float().view(-1, *laid.shape[1:])
     shares = laid.sum(2).transpose(0, 1).contiguous() if fills else laid.new_empty(0, volume, panel)
     bias = taps.new_zeros(panels * panel)
     if convolution.bias is not None:
