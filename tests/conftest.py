@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 import torch
 from hypothesis import settings
 
 from nansparse import NansparseError, registry
+from nansparse.compiled.availability import NUMBA
+
+# Modules of `nansparse.compiled`, in an order in which their halves take about as long to compile.
+LOOPS = ("windows", "cells", "means", "pooling", "steps", "repeats", "tiles", "winograd", "products")
 
 # No deadline: the first call of an operation in torch may take long. The same examples are drawn on every
 # run, so that a failure seen once is seen again.
@@ -24,10 +29,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require-browser", action="store_true", help="fail where no Chromium is found")
 
 
+def compile_loops(*, backwards: bool) -> None:
+    """Let two workers that find no compiled loops compile half of them each, since numba keeps them for all."""
+    if NUMBA.problem:
+        return
+    for name in (reversed(LOOPS) if backwards else LOOPS):
+        import_module(f"nansparse.compiled.{name}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each pytest-xdist worker one thread, so that they do not fight over the cores; check engines."""
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)
+        compile_loops(backwards=config.workerinput["workerid"] != "gw0")
         return
     for name in filter(None, config.getoption("--require-engines").split(",")):
         try:

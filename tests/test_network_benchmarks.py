@@ -105,7 +105,7 @@ def test_the_head_is_a_brain_on_black(template):
 
 
 @pytest.mark.parametrize("case", library_networks.CASES, ids=lambda case: case.name)
-def test_networks_of_libraries_take_what_they_are_shown(case):
+def test_networks_of_libraries_take_what_they_are_shown(case, template):
     pytest.importorskip("monai")
     with torch.device("meta"):
         model = case.build().eval()

@@ -76,7 +76,11 @@ def test_an_engine_computes_the_definitions(name, dtype, grouping, transposed, d
     ran, refusals = [], set()
 
     @given(case=cases(transposed=transposed, grouping=grouping, dtype=dtype))
-    @settings(max_examples=EXAMPLES[dtype], database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=min(EXAMPLES[dtype], settings.default.max_examples),
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     def check(case):
         try:
             out = attempt(engine, case, device)
