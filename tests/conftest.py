@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def compile_loops(*, backwards: bool) -> None:
-    """Let two workers that find no compiled loops compile half of them each, since numba keeps them for all."""
+    """Where there are no compiled loops yet, let two workers compile half of them each: numba keeps them."""
     if NUMBA.problem:
         return
     for name in (reversed(LOOPS) if backwards else LOOPS):
