@@ -33,7 +33,7 @@ def compile_loops(*, backwards: bool) -> None:
     """Where there are no compiled loops yet, let two workers compile half of them each: numba keeps them."""
     if NUMBA.problem:
         return
-    for name in (reversed(LOOPS) if backwards else LOOPS):
+    for name in reversed(LOOPS) if backwards else LOOPS:
         import_module(f"nansparse.compiled.{name}")
 
 
