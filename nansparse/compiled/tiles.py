@@ -1,4 +1,4 @@
-"""Tiles of 2 x 2 (x 2) windows of a 3 x 3 (x 3) convolution: which are needed, and what they read.
+"""Tiles of 2 x 2 (x 2) windows of a 3 x 3 (x 3) convolution: which are needed, what they read and lack.
 
 A plane is a volume of depth 1 here, whose tiles are one window and one cell deep. Tiles are numbered
 row-major over (sample, *tiles along each axis).
@@ -6,10 +6,13 @@ row-major over (sample, *tiles along each axis).
 
 # One signature each, compiled on import: with several, processes that compile them at the same time can
 # overwrite each other's entries in the cache of numba. What they take is said there.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, unreachable"
 
 import numpy as np
 from numba import njit, prange
+
+from nansparse.compiled.cells import ANY_ORDER
+from nansparse.compiled.transforms import find_line
 
 
 @njit
@@ -98,12 +101,19 @@ def find_tiles(
     deep, planes = goals.shape[1] // 4, read.shape[1] // 16
     layers, lines, columns = (out_depth + deep - 1) // deep, (out_height + 1) // 2, (out_width + 1) // 2
     flat, goal_flat = row_of.reshape(-1), goal_of.reshape(-1)
+    numbers, copies, places = row_of.ctypes.data, read.ctypes.data, reads.ctypes.data
+    how = 1 if laid_out else 0
+    line, n, oz, oy = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for i in range(live):
-        line = tiles[start + i] // columns
-        layer = line // lines
-        n = layer // layers
-        oz, oy = (layer - n * layers) * deep, (line - layer * lines) * 2
-        ox = (tiles[start + i] - line * columns) * 2
+        column = tiles[start + i] - line * columns
+        # Divisions take long, and tiles come in order, most behind another one on a line.
+        if column < 0 or column >= columns:
+            line = tiles[start + i] // columns
+            layer = line // lines
+            n = layer // layers
+            oz, oy = (layer - n * layers) * deep, (line - layer * lines) * 2
+            column = tiles[start + i] - line * columns
+        ox = column * 2
         z, y, x = oz - padding[0], oy - padding[1], ox - padding[2]
         inner = z >= 0 and y >= 0 and x >= 0
         inner &= z + planes <= depth and y + 4 <= height and x + 4 <= width
@@ -111,10 +121,18 @@ def find_tiles(
             for b in range(4):
                 first, k = ((n * depth + z + a) * height + y + b) * width + x, (a * 4 + b) * 4
                 if inner:
-                    for c in range(4):
-                        r = flat[np.uint64(first + c)]
-                        there = first + c if laid_out else np.int64(r)
-                        read[i, k + c], reads[i, k + c] = r, base + there * row if r < rows else nothing
+                    at = i * planes * 16 + k
+                    find_line(
+                        numbers + first * 4,
+                        first,
+                        how,
+                        base,
+                        row,
+                        rows,
+                        nothing,
+                        copies + at * 4,
+                        places + at * 8,
+                    )
                     continue
                 # What is negative is no small number without its sign.
                 line_inside = np.uint64(z + a) < np.uint64(depth) and np.uint64(y + b) < np.uint64(height)
@@ -123,8 +141,69 @@ def find_tiles(
                     r = flat[np.uint64(first + c)] if inside else np.int32(rows)
                     there = first + c if laid_out else np.int64(r)
                     read[i, k + c], reads[i, k + c] = r, base + there * row if r < rows else nothing
+        for e in range(0, goals.shape[1], 2):
+            pz, py = oz + e // 4, oy + e // 2 % 2
+            number = np.uint64(((n * out_depth + pz) * out_height + py) * out_width + ox)
+            inside = pz < out_depth and py < out_height
+            goals[i, e] = goal_flat[number] if inside else kept
+            goals[i, e + 1] = goal_flat[number + np.uint64(1)] if inside and ox + 1 < out_width else kept
+
+
+@njit(fastmath=ANY_ORDER)
+def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, holed, missing, means):
+    """Find the mean of the real cells of windows that hold NaN, and which cells of their tiles are missing.
+
+    Args:
+        values: See `nansparse.compiled.winograd.multiply_tiles`.
+        place: See there.
+        sums: See there.
+        nan_cells: See there.
+        rows: Number of sites that have a row.
+        kept: Kept windows.
+        live: How many tiles there are.
+        read: int32 (live or more, cells), the rows that a tile reads.
+        goals: int32 (live or more, results), the rows of its windows.
+        holed: int64 (live or more,), written: 1 where a kept window holds NaN, else 0.
+        missing: (live or more, cells), written where so: 1 at missing sites, else 0.
+        means: (live or more, results), written where so: the mean, 0 for windows without NaN.
+    """
+    cells, width = read.shape[1], values.shape[1]
+    planes, volume = cells // 16, 9 if cells == 16 else 27
+    totals, boxes = np.empty(cells, np.float32), np.empty((4, 4), np.float32)
+    for i in range(live):
+        some = False
         for e in range(goals.shape[1]):
-            pz, py, px = oz + e // 4, oy + e // 2 % 2, ox + e % 2
-            inside = pz < out_depth and py < out_height and px < out_width
-            number = ((n * out_depth + pz) * out_height + py) * out_width + px
-            goals[i, e] = goal_flat[np.uint64(number)] if inside else kept
+            some |= goals[i, e] < kept and nan_cells[np.uint64(goals[i, e])] > 0
+        holed[i] = 1 if some else 0
+        if not some:
+            continue
+        for k in range(cells):
+            r = np.uint64(read[i, k])
+            there, total = r < np.uint64(rows), np.float32(0)
+            if sums.shape[0]:
+                # Nothing to wait for: where there is no row another one is read and left out.
+                total = sums[min(r, np.uint64(rows - 1))]
+            elif there:
+                s = np.uint64(place[r]) if place.shape[0] else r
+                for q in range(width):
+                    total += values[s, q]
+            totals[k] = total if there else np.float32(0)
+            missing[i, k] = np.float32(1) if read[i, k] > rows else np.float32(0)
+        for plane in range(planes):
+            for y in range(2):
+                lines = plane * 16 + y * 4
+                left, inner, right = np.float32(0), np.float32(0), np.float32(0)
+                for line in range(lines, lines + 12, 4):
+                    left += totals[line]
+                    inner += totals[line + 1] + totals[line + 2]
+                    right += totals[line + 3]
+                boxes[plane, 2 * y], boxes[plane, 2 * y + 1] = left + inner, inner + right
+        for e in range(goals.shape[1]):
+            total, mean = boxes[e // 4, e % 4], np.float32(0)
+            if planes > 1:
+                total += boxes[e // 4 + 1, e % 4] + boxes[e // 4 + 2, e % 4]
+            if goals[i, e] < kept:
+                holes = nan_cells[np.uint64(goals[i, e])]
+                if holes > 0:
+                    mean = total / np.float32(max(1, volume - holes) * width)
+            means[i, e] = mean

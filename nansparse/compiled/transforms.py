@@ -10,6 +10,8 @@ LLVM instructions as the microkernel is: numba's own loops become no vectors whe
 # numba and llvmlite have no types.
 # mypy: disable-error-code="no-untyped-def"
 
+from itertools import product
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,6 +23,58 @@ from nansparse.compiled.microkernel import LANES
 SIDE, STEP = 4, 2
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_F32, LANES)
+_LANE = ir.Constant(_I32, 0)
+
+
+@intrinsic
+def find_line(_typing, numbers, first, laid_out, base, row, rows, nothing, copies, places):
+    """Note where the four cells of a line of a tile lie.
+
+    All are addresses or numbers, int64.
+
+    Args:
+        _typing: numba's own.
+        numbers: Address of int32 (4,), the row of each cell, `rows` or more where there is none.
+        first: The number of the first cell on the grid.
+        laid_out: 1 if rows lie on the grid, 0 if row by row.
+        base: Address of the rows.
+        row: Bytes of a row.
+        rows: Their number, less than 2^31.
+        nothing: Address of a row of zeros.
+        copies: Address of int32 (4,), written: the numbers.
+        places: Address of int64 (4,), written: the address of each row, `nothing` where there is none.
+
+    Returns:
+        What numba wants to know of it.
+    """
+    signature = types.void(*[types.int64] * 9)
+    del numbers, first, laid_out, base, row, rows, nothing, copies, places
+
+    def generate(context, builder, _signature, arguments):
+        four, wide = ir.VectorType(_I32, SIDE), ir.VectorType(_I64, SIDE)
+        numbers, first, laid_out, base, row, rows, nothing, copies, places = arguments
+
+        def splat(number, kind=_I64):
+            vector = builder.insert_element(
+                ir.Constant(ir.VectorType(kind, SIDE), ir.Undefined), number, _LANE
+            )
+            lanes = ir.Constant(ir.VectorType(_I32, SIDE), [0] * SIDE)
+            return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
+
+        # What fits into 32 bits is multiplied at once; LLVM sees that by these masks.
+        low = ir.Constant(wide, [0xFFFFFFFF] * SIDE)
+        found = builder.load(builder.inttoptr(numbers, four.as_pointer()), align=4)
+        beside = builder.add(splat(first), ir.Constant(wide, list(range(SIDE))))
+        asked = splat(builder.icmp_signed("!=", laid_out, _number(0)), ir.IntType(1))
+        there = builder.and_(builder.select(asked, beside, builder.zext(found, wide)), low)
+        address = builder.add(splat(base), builder.mul(there, builder.and_(splat(row), low)))
+        exists = builder.icmp_signed("<", found, splat(builder.trunc(rows, _I32), _I32))
+        builder.store(found, builder.inttoptr(copies, four.as_pointer()), align=4)
+        place = builder.inttoptr(places, wide.as_pointer())
+        builder.store(builder.select(exists, address, splat(nothing)), place, align=8)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic
@@ -65,8 +119,8 @@ def transform_cells(_typing, axes, reads, pitch, out, step, channels):
 
 
 @intrinsic
-def transform_products(_typing, axes, products, step, bias, goals, pitch, channels):
-    """Write A^T m A of one tile, plus a bias: its results.
+def transform_products(_typing, axes, products, step, bias, goals, channels, holed, missing, means, shares):
+    """Write A^T m A of one tile, plus a bias and the mean in place of missing cells: its results.
 
     All but `axes` are addresses or numbers, int64.
 
@@ -76,32 +130,42 @@ def transform_products(_typing, axes, products, step, bias, goals, pitch, channe
         products: Address of float32 (cells, step), the first channels of each line read.
         step: See `products`.
         bias: Address of float32 (channels,).
-        goals: Address of int64 (results, pitch), the first of each line the address of float32 (channels,),
-            written.
-        pitch: See `goals`.
+        goals: Address of int64 (results,), each the address of float32 (channels,), written.
         channels: Their number, a multiple of `LANES`.
+        holed: 0 where no cell is missing; then none of the others is read.
+        missing: Address of float32 (cells,), 1 at missing cells, else 0.
+        means: Address of float32 (results,), what stands in their place.
+        shares: Address of float32 (3 ** axes, channels), what a cell of 1 in all input channels adds.
 
     Returns:
         The sum of all that was written, float32.
     """
-    signature = types.float32(*[types.int64] * 7)
-    del axes, products, step, bias, goals, pitch, channels
+    signature = types.float32(*[types.int64] * 10)
+    del axes, products, step, bias, goals, channels, holed, missing, means, shares
 
     def generate(_context, builder, _signature, arguments):
-        axes, products, step, bias, goals, pitch, channels = arguments
-        source, added = (builder.inttoptr(a, _F32.as_pointer()) for a in (products, bias))
+        axes, products, step, bias, goals, channels, holed, *fills = arguments
+        source, added, *fills = (builder.inttoptr(a, _F32.as_pointer()) for a in (products, bias, *fills))
         total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
 
         def write(rank):
-            targets = _addresses(builder, goals, pitch, STEP**rank)
+            targets = _addresses(builder, goals, _number(1), STEP**rank)
+
+            def finish(results, channel):
+                for target, result in zip(targets, results, strict=True):
+                    _store(builder, result, target, channel, _VECTOR)
+                    builder.store(builder.fadd(builder.load(total), result), total)
+
             with _steps(builder, channels) as (channel, _):
                 places = [builder.add(builder.mul(_number(k), step), channel) for k in range(SIDE**rank)]
                 tile = [_load(builder, source, place, _VECTOR) for place in places]
                 constant = _load(builder, added, channel, _VECTOR)
-                for target, value in zip(targets, _along_axes(builder, tile, rank, _gather), strict=True):
-                    result = builder.fadd(value, constant)
-                    _store(builder, result, target, channel, _VECTOR)
-                    builder.store(builder.fadd(builder.load(total), result), total)
+                results = [builder.fadd(v, constant) for v in _along_axes(builder, tile, rank, _gather)]
+                with builder.if_else(builder.icmp_signed("!=", holed, _number(0))) as (some, none):
+                    with some:
+                        finish(_filled(builder, results, rank, channel, channels, *fills), channel)
+                    with none:
+                        finish(results, channel)
 
         _either(builder, axes, write)
         lanes = builder.load(total)
@@ -153,6 +217,32 @@ def _along_axes(builder, tile, rank, transform):
         blocks = len(tile) // (behind * SIDE)
         tile = [done[i, j][k] for i in range(blocks) for k in range(sizes[axis]) for j in range(behind)]
     return tile
+
+
+def _filled(builder, results, rank, channel, channels, missing, means, shares):
+    """Add to results what the means contribute: mean times the shares of the cells that it stands for."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    multiply_add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    read = [ir.Constant(_VECTOR, [0.0] * LANES)] * len(results)
+    for k, cell in enumerate(product(range(SIDE - STEP + 1), repeat=rank)):
+        share = _load(builder, shares, builder.add(builder.mul(_number(k), channels), channel), _VECTOR)
+        for e, result in enumerate(product(range(STEP), repeat=rank)):
+            at = 0
+            for along, away in zip(cell, result, strict=True):
+                at = at * SIDE + along + away
+            read[e] = builder.call(multiply_add, [_everywhere(builder, missing, at), share, read[e]])
+    return [
+        builder.call(multiply_add, [_everywhere(builder, means, e), part, result])
+        for e, (part, result) in enumerate(zip(read, results, strict=True))
+    ]
+
+
+def _everywhere(builder, base, number):
+    """Load one number into all lanes of a vector."""
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    lanes = ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES)
+    value = builder.load(builder.gep(base, [_number(number)]))
+    return builder.shuffle_vector(builder.insert_element(undefined, value, _LANE), undefined, lanes)
 
 
 def _spread(b, d):

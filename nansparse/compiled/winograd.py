@@ -12,77 +12,21 @@ what the means in their place contribute is added to the results (equation 4 of 
 import numpy as np
 from numba import njit, prange
 
-from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.microkernel import accumulate
-from nansparse.compiled.tiles import find_tiles
+from nansparse.compiled.tiles import find_fills, find_tiles
 from nansparse.compiled.transforms import copy_channels, transform_cells, transform_products
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "46cebe139430"
+FROM_OTHERS = "ac4da3543aa3"
 # Tiles whose products with a panel of the weight stay in a core's nearest cache, and the bytes of transformed
 # cells that stay in the next one.
 BLOCK, NEAR = 24, 131072
 
 
 @njit
-def held_until_here(zeros, turned, products, near, filling):
+def held_until_here(zeros, turned, products, near, missing, means):
     """Name arrays once more that are used by their addresses: numba lets go of what is not named again."""
-    return np.float32(0 * (zeros.size + turned.size + products.size + near.size + filling.size))
-
-
-@njit(fastmath=ANY_ORDER)
-def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fills):
-    """Write the mean of the real cells of windows that hold NaN, in place of their missing sites.
-
-    Args:
-        values: See `multiply_tiles`.
-        place: See there.
-        sums: See there.
-        nan_cells: See there.
-        rows: Number of sites that have a row.
-        kept: Kept windows.
-        live: How many tiles there are.
-        read: int32 (live or more, cells), the rows that a tile reads.
-        goals: int32 (live or more, results), the rows of its windows.
-        fills: (live or more, results, K), written: the mean at missing sites, else 0.
-
-    Returns:
-        Whether there are any.
-    """
-    _, results, volume = fills.shape
-    width, totals, some = values.shape[1], np.empty(read.shape[1], np.float32), False
-    for i in range(live):
-        holed = False
-        for e in range(results):
-            holed |= goals[i, e] < kept and nan_cells[np.uint64(goals[i, e])] > 0
-        if not holed:
-            for e in range(results):
-                for k in range(volume):
-                    fills[i, e, k] = 0
-            continue
-        some = True
-        for k in range(read.shape[1]):
-            r = np.uint64(read[i, k])
-            there, total = r < np.uint64(rows), np.float32(0)
-            if sums.shape[0]:
-                # Nothing to wait for: where there is no row another one is read and left out.
-                total = sums[min(r, np.uint64(rows - 1))]
-            elif there:
-                s = np.uint64(place[r]) if place.shape[0] else r
-                for q in range(width):
-                    total += values[s, q]
-            totals[k] = total if there else np.float32(0)
-        for e in range(results):
-            first, total, missing = e // 4 * 16 + e // 2 % 2 * 4 + e % 2, np.float32(0), 0
-            for k in range(volume):
-                at = first + k // 9 * 16 + k // 3 % 3 * 4 + k % 3
-                total += totals[at]
-                missing += 1 if read[i, at] > rows else 0
-            mean = total / np.float32(max(1, volume - missing) * width)
-            for k in range(volume):
-                at = first + k // 9 * 16 + k // 3 % 3 * 4 + k % 3
-                fills[i, e, k] = mean if read[i, at] > rows else np.float32(0)
-    return some
+    return np.float32(0 * (zeros.size + turned.size + products.size + near.size + missing.size + means.size))
 
 
 @njit(
@@ -151,17 +95,16 @@ def multiply_tiles(
         near = np.empty((block * results, panel), np.float32)
         read, reads = np.empty((block, cells), np.int32), np.empty((block, cells), np.int64)
         goals, targets = np.empty((block, results), np.int32), np.empty((block, results), np.int64)
-        fills, filling = np.empty((block, results, volume), np.float32), np.empty(block * results, np.int64)
+        holed = np.zeros(block, np.int64)
+        missing, means = np.empty((block, cells), np.float32), np.empty((block, results), np.float32)
         lines = np.empty((cells, block), np.int64)
         # Asked once: each array that is asked is counted by all threads.
         turning, multiplied, nearing = turned.ctypes.data, products.ctypes.data, near.ctypes.data
         nothing, reading, lying = zeros.ctypes.data, reads.ctypes.data, lines.ctypes.data
-        aiming, filled, mending = targets.ctypes.data, fills.ctypes.data, filling.ctypes.data
+        aiming, lacking, filling = targets.ctypes.data, missing.ctypes.data, means.ctypes.data
         for f in range(cells):
             for i in range(block):
                 lines[f, i] = turning + (i * apart + f * width) * 4
-        for i in range(block * results):
-            filling[i] = filled + i * volume * 4
         begin, end = count * chunk // chunks, count * (chunk + 1) // chunks
         check = np.float32(0)
         for start in range(begin, end, block):
@@ -183,9 +126,10 @@ def multiply_tiles(
                 reads,
                 goals,
             )
-            some = False
             if nan_cells.shape[0]:
-                some = find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, fills)
+                find_fills(
+                    values, place, sums, nan_cells, rows, kept, live, read, goals, holed, missing, means
+                )
             for i in range(live):
                 transform_cells(axes, reading + i * cells * 8, 1, lines[0, i], width, width)
             for p in range(panels):
@@ -195,7 +139,7 @@ def multiply_tiles(
                         held = multiplied + (i * cells + f * at_once) * panel * 4
                         accumulate(shape, held, lying + (f * block + i) * 8, block, part, 1, width, 1)
                 last = min(panel, out.shape[1] - p * panel)
-                whole = last == panel and not some
+                whole, shared = last == panel, sharing + p * volume * panel * 4
                 for i in range(live):
                     for e in range(results):
                         away = whole and goals[i, e] < kept
@@ -209,14 +153,12 @@ def multiply_tiles(
                         at_once * panel,
                         constants + p * panel * 4,
                         aiming + i * results * 8,
-                        1,
                         panel,
+                        holed[i],
+                        lacking + i * cells * 4,
+                        filling + i * results * 4,
+                        shared,
                     )
-                if some:
-                    part = sharing + p * volume * panel * 4
-                    for i in range(0, live * results, at_once):
-                        held = nearing + i * panel * 4
-                        accumulate(shape, held, mending + i * 8, block * results, part, 1, volume, 0)
                 if not whole:
                     for i in range(live):
                         for e in range(results):
@@ -225,4 +167,4 @@ def multiply_tiles(
                                 copy_channels(nearing + (i * results + e) * panel * 4, to, last)
                                 for q in range(last):
                                     check += near[i * results + e, q]
-        checks[chunk] = check + held_until_here(zeros, turned, products, near, filling)
+        checks[chunk] = check + held_until_here(zeros, turned, products, near, missing, means)
