@@ -12,11 +12,10 @@ import weakref
 
 import torch
 from nansparse.adapters.numba import NumbaEngine
-from torch import Tensor
 
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels
-from nansparse.compiled.filtering import list_tiles, multiply_in_tiles
+from nansparse.compiled.filtering import Tiling, list_tiles, multiply_in_tiles
 from nansparse.compiled.multiplication import computed_channels
 from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan, plan_windows
@@ -36,7 +35,7 @@ class WinogradEngine(NumbaEngine):
     def __init__(self) -> None:
         """Start without tiles."""
         # Layers that keep a set of sites share its plan, and with it the tiles, which go with the plan.
-        self._tiles: weakref.WeakKeyDictionary[WindowPlan, Tensor] = weakref.WeakKeyDictionary()
+        self._tilings: weakref.WeakKeyDictionary[WindowPlan, Tiling] = weakref.WeakKeyDictionary()
 
     def unsupported_reasons(self, activation: SparseActivation, convolution: Convolution) -> list[str]:
         """Say why this engine cannot run a convolution.
@@ -82,7 +81,7 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        return _work(len(self._tiles_of(kernels, plan)), activation, convolution, kernels, plan)
+        return _work(len(self._tiling_of(kernels, plan).tiles), activation, convolution, kernels, plan)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.
@@ -97,17 +96,17 @@ class WinogradEngine(NumbaEngine):
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
-        tiles = self._tiles_of(kernels, plan)
-        if not multiply_in_tiles(kernels, out, activation, convolution, plan, tiles):
+        tiling = self._tiling_of(kernels, plan)
+        if not multiply_in_tiles(kernels, out, activation, convolution, plan, tiling):
             del out
             return super().run(activation, convolution)
         return SparseActivation(plan.out, out, partial=False, sure=True)
 
-    def _tiles_of(self, kernels: Kernels, plan: WindowPlan) -> Tensor:
-        tiles = self._tiles.get(plan)
-        if tiles is None:
-            tiles = self._tiles[plan] = list_tiles(kernels, plan)
-        return tiles
+    def _tiling_of(self, kernels: Kernels, plan: WindowPlan) -> Tiling:
+        tiling = self._tilings.get(plan)
+        if tiling is None:
+            tiling = self._tilings[plan] = list_tiles(kernels, plan)
+        return tiling
 
 
 def _is_plain(windows: Windows) -> bool:

@@ -283,7 +283,7 @@ def test_vectors_of_the_other_width_give_the_same(tmp_path):
         ("products", ["cells", "lookup", "microkernel", "windows"]),
         ("means", ["cells", "windows"]),
         ("steps", ["microkernel"]),
-        ("winograd", ["cells", "microkernel", "tiles", "transforms"]),
+        ("winograd", ["cells", "lines", "matrices", "microkernel", "taps", "tiles", "transforms", "vectors"]),
     ],
 )
 def test_a_change_of_a_helper_changes_the_file_by_which_numba_keeps_the_loop(module, others):

@@ -1,6 +1,7 @@
 """A 3 x 3 (x 3) convolution by Winograd's minimal filtering, over the tiles that hold a kept window."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,28 @@ from nansparse.compiled.plans import PADDING, geometry_of, three
 from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan
 
-# G of `nansparse.compiled.transforms`, from the three cells of a kernel's line to four; and G along two and
-# three axes, by the cells of the kernel.
-_G = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
-ALONG_AXES = {9: torch.from_numpy(np.kron(_G, _G)), 27: torch.from_numpy(np.kron(_G, np.kron(_G, _G)))}
+NO_BIAS = np.empty(0, np.float32)
 
 
-def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tensor:
+class Tiling(NamedTuple):
+    """The tiles of a plan that hold a kept window, and what all layers with that plan read and write.
+
+    Attributes:
+        rows: int32 (N, D, H, W), the row of each site, more than there are for a missing one.
+        goals: int32 (N, d, h, w), the row of each window, more than there are where it is skipped.
+        tiles: int64 (T,), numbered as `nansparse.compiled.tiles` says.
+        padding: int64 (3,), lower padding.
+        nan_cells: int32 (M,), missing sites of each window; empty if there are none.
+    """
+
+    rows: np.ndarray
+    goals: np.ndarray
+    tiles: np.ndarray
+    padding: np.ndarray
+    nan_cells: np.ndarray
+
+
+def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tiling:
     """List the tiles that hold a kept window.
 
     Args:
@@ -27,16 +43,21 @@ def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tensor:
         plan: Of a 3 x 3 or 3 x 3 x 3 convolution.
 
     Returns:
-        int64 (T,), numbered as `nansparse.compiled.tiles` says.
+        The tiles.
     """
-    goals, deep = _rows_of(plan), 2 if len(plan.windows.grid) == 3 else 1
+    sites, windows = plan.sites, plan.windows
+    rows = sites.row_of.view(sites.batch, *three(sites.grid))
+    goals = plan.out.row_of.view(plan.out.batch, *three(plan.out.grid))
+    deep = 2 if len(windows.grid) == 3 else 1
     batch, planes, lines, _ = goals.shape
     counts = torch.empty(batch * -(-planes // deep) * -(-lines // 2), dtype=torch.int64)
     kernels.run(kernels.tiles.count_tiles, goals, len(plan.out), deep, counts)
     ends = counts.cumsum(0)
     numbers = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.int64)
     kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), numbers)
-    return numbers
+    nan_cells = plan.nan_cells.int() if plan.fills else numbers.new_empty(0).int()
+    padding = geometry_of(windows)[PADDING]
+    return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), padding, nan_cells.numpy())
 
 
 def multiply_in_tiles(
@@ -45,7 +66,7 @@ def multiply_in_tiles(
     activation: SparseActivation,
     convolution: Convolution,
     plan: WindowPlan,
-    tiles: Tensor,
+    tiling: Tiling,
 ) -> bool:
     """Write the results of all kept windows.
 
@@ -55,66 +76,23 @@ def multiply_in_tiles(
         activation: The input; no row is partly NaN.
         convolution: 3 x 3 or 3 x 3 x 3 with one group, stride 1 and dilation 1, not transposed.
         plan: Its plan.
-        tiles: Of `list_tiles`.
+        tiling: Of `list_tiles`.
 
     Returns:
         Whether all of it can be used. Where infinities meet, be they the input's own or products that left
         float32, a window may get NaN or infinity from a cell that it does not read.
     """
-    if not len(tiles):
+    count = len(tiling.tiles)
+    if not count:
         return True
-    sites, windows = activation.sites, plan.windows
     shape, at_once, panel = panel_shape(kernels, convolution.out_channels)
-    chunks = min(-(-len(tiles) // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())
-    checks = np.empty(chunks, np.float32)
-    kernels.run(
+    summed = bool(plan.fills) and plan.fills * plan.windows.volume > SHARED_SUMS * len(plan.out)
+    bias = NO_BIAS if convolution.bias is None else convolution.bias
+    total = kernels.run(
         kernels.winograd.multiply_tiles,
-        *(
-            activation.values,
-            activation.places,
-            sites.row_of.view(sites.batch, *three(sites.grid)),
-            len(sites),
-        ),
-        *(_rows_of(plan), tiles, geometry_of(windows)[PADDING], *_fills(activation, plan)),
-        *(
-            *_transformed(convolution, panel, fills=bool(plan.fills)),
-            shape,
-            at_once,
-            chunks,
-            out,
-            checks,
-        ),
+        *(activation.values, activation.places, tiling.rows, len(activation.sites)),
+        *(tiling.goals, tiling.tiles, tiling.padding, tiling.nan_cells, summed),
+        *(convolution.taps_last.detach().numpy(), bias),
+        *(shape, panel, at_once, min(-(-count // at_once), CHUNKS_PER_THREAD * torch.get_num_threads()), out),
     )
-    return math.isfinite(checks.sum())
-
-
-def _rows_of(plan: WindowPlan) -> Tensor:
-    return plan.out.row_of.view(plan.out.batch, *three(plan.out.grid))
-
-
-def _fills(activation: SparseActivation, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-    """Give the NaN cells of each window and the sums of rows, or nothing where nothing is to be filled."""
-    none = activation.values.new_empty(0)
-    if not plan.fills:
-        return none.int(), none
-    shared = plan.fills * plan.windows.volume > SHARED_SUMS * len(plan.out)
-    return plan.nan_cells.int(), activation.sums[0] if shared else none
-
-
-def _transformed(convolution: Convolution, panel: int, *, fills: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Give G g G^T, the sums of g over the input channels, and bias, as `multiply_tiles` wants them."""
-    # In every call, which takes little: nobody needs to know when a weight was changed.
-    taps = convolution.taps_last.detach()
-    out, channels, volume = taps.shape
-    panels, whole = -(-out // panel), out // panel
-    laid = taps.new_zeros(volume, panels, channels, panel)
-    laid[:, :whole] = taps[: whole * panel].view(whole, panel, channels, volume).permute(3, 0, 2, 1)
-    if whole < panels:
-        laid[:, whole, :, : out - whole * panel] = taps[whole * panel :].permute(2, 1, 0)
-    # In float64, of which neither autocast nor a lower precision of matrix products takes anything away.
-    weight = (ALONG_AXES[volume] @ laid.flatten(1).double()).float().view(-1, *laid.shape[1:])
-    shares = laid.sum(2).transpose(0, 1).contiguous() if fills else laid.new_empty(0, volume, panel)
-    bias = taps.new_zeros(panels * panel)
-    if convolution.bias is not None:
-        bias[:out] = convolution.bias
-    return weight, shares, bias
+    return math.isfinite(total)

@@ -6,13 +6,13 @@ row-major over (sample, *tiles along each axis).
 
 # One signature each, compiled on import: with several, processes that compile them at the same time can
 # overwrite each other's entries in the cache of numba. What they take is said there.
-# mypy: disable-error-code="no-untyped-def, unreachable"
+# mypy: disable-error-code="no-untyped-def, call-arg, unreachable"
 
 import numpy as np
 from numba import njit, prange
 
 from nansparse.compiled.cells import ANY_ORDER
-from nansparse.compiled.transforms import find_line
+from nansparse.compiled.lines import find_line, find_means
 
 
 @njit
@@ -165,11 +165,20 @@ def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, ho
         goals: int32 (live or more, results), the rows of its windows.
         holed: int64 (live or more,), written: 1 where a kept window holds NaN, else 0.
         missing: (live or more, cells), written where so: 1 at missing sites, else 0.
-        means: (live or more, results), written where so: the mean, 0 for windows without NaN.
+        means: (live or more, results), written where so: the mean of each window's real cells.
+
+    Returns:
+        Nothing of use.
     """
     cells, width = read.shape[1], values.shape[1]
-    planes, volume = cells // 16, 9 if cells == 16 else 27
-    totals, boxes = np.empty(cells, np.float32), np.empty((4, 4), np.float32)
+    totals = np.empty(cells, np.float32)
+    numbers, summed, lacking, filling = (
+        read.ctypes.data,
+        totals.ctypes.data,
+        missing.ctypes.data,
+        means.ctypes.data,
+    )
+    axes = 2 if cells == 16 else 3
     for i in range(live):
         some = False
         for e in range(goals.shape[1]):
@@ -188,22 +197,7 @@ def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, ho
                 for q in range(width):
                     total += values[s, q]
             totals[k] = total if there else np.float32(0)
-            missing[i, k] = np.float32(1) if read[i, k] > rows else np.float32(0)
-        for plane in range(planes):
-            for y in range(2):
-                lines = plane * 16 + y * 4
-                left, inner, right = np.float32(0), np.float32(0), np.float32(0)
-                for line in range(lines, lines + 12, 4):
-                    left += totals[line]
-                    inner += totals[line + 1] + totals[line + 2]
-                    right += totals[line + 3]
-                boxes[plane, 2 * y], boxes[plane, 2 * y + 1] = left + inner, inner + right
-        for e in range(goals.shape[1]):
-            total, mean = boxes[e // 4, e % 4], np.float32(0)
-            if planes > 1:
-                total += boxes[e // 4 + 1, e % 4] + boxes[e // 4 + 2, e % 4]
-            if goals[i, e] < kept:
-                holes = nan_cells[np.uint64(goals[i, e])]
-                if holes > 0:
-                    mean = total / np.float32(max(1, volume - holes) * width)
-            means[i, e] = mean
+        at = i * cells * 4
+        find_means(axes, numbers + at, rows, summed, width, lacking + at, filling + i * goals.shape[1] * 4)
+    # Named once more: numba lets go of what is used by its address only.
+    return totals.size

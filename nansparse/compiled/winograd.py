@@ -12,28 +12,74 @@ what the means in their place contribute is added to the results (equation 4 of 
 import numpy as np
 from numba import njit, prange
 
+from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.microkernel import accumulate
+from nansparse.compiled.taps import transform_panel
 from nansparse.compiled.tiles import find_fills, find_tiles
 from nansparse.compiled.transforms import copy_channels, transform_cells, transform_products
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "ac4da3543aa3"
+FROM_OTHERS = "87cc44fbc208"
 # Tiles whose products with a panel of the weight stay in a core's nearest cache, and the bytes of transformed
 # cells that stay in the next one.
 BLOCK, NEAR = 24, 131072
 
 
 @njit
-def held_until_here(zeros, turned, products, near, missing, means):
-    """Name arrays once more that are used by their addresses: numba lets go of what is not named again."""
-    return np.float32(0 * (zeros.size + turned.size + products.size + near.size + missing.size + means.size))
+def held_until_here(arrays):
+    """Name arrays once more that are used by their addresses: numba lets go of what is not named again.
+
+    Args:
+        arrays: A tuple of them. Asking one for its size here would not do, which numba knows without it.
+
+    Returns:
+        Zero.
+    """
+    return np.float32(0 * len(arrays))
+
+
+@njit(fastmath=ANY_ORDER)
+def sum_row(values, r):
+    """Sum a row."""
+    total = np.float32(0)
+    for q in range(values.shape[1]):
+        total += values[r, q]
+    return total
+
+
+@njit
+def copy_results(near, nearing, goals, live, kept, first, last, width, laid):
+    """Copy results of a panel to where they belong, those of skipped windows left out.
+
+    Args:
+        near: (live * results or more, panel), the results.
+        nearing: Their address.
+        goals: int32 (live or more, results), the rows of the windows.
+        live: How many tiles there are.
+        kept: Kept windows.
+        first: The panel's first output channel.
+        last: How many of its channels are wanted.
+        width: Output channels.
+        laid: Address of float32 (kept, width).
+
+    Returns:
+        Their sum.
+    """
+    check, panel = np.float32(0), near.shape[1]
+    for i in range(live):
+        for e in range(goals.shape[1]):
+            if goals[i, e] < kept:
+                at = i * goals.shape[1] + e
+                copy_channels(nearing + at * panel * 4, laid + (goals[i, e] * width + first) * 4, last)
+                for q in range(last):
+                    check += near[at, q]
+    return check
 
 
 @njit(
-    "void("
+    "float32("
     "float32[:, ::1], int64[::1], int32[:, :, :, ::1], int64, int32[:, :, :, ::1], int64[::1], int64[::1], "
-    "int32[::1], float32[::1], float32[:, :, :, ::1], float32[:, :, ::1], float32[::1], "
-    "int64, int64, int64, float32[:, ::1], float32[::1]"
+    "int32[::1], boolean, float32[:, :, :], float32[::1], int64, int64, int64, int64, float32[:, ::1]"
     ")",
     parallel=True,
     nogil=True,
@@ -48,15 +94,14 @@ def multiply_tiles(
     tiles,
     padding,
     nan_cells,
-    sums,
-    weight,
-    shares,
+    summed,
+    taps,
     bias,
     shape,
+    panel,
     at_once,
     chunks,
     out,
-    checks,
 ):
     """Multiply tiles with a weight, the mean of a window's real cells in place of its missing sites.
 
@@ -69,25 +114,37 @@ def multiply_tiles(
         tiles: int64 (T,), numbers of the tiles; see `nansparse.compiled.tiles`.
         padding: int64 (3,), lower padding.
         nan_cells: int32 (M,), missing sites of each window; empty if there are none.
-        sums: (P,), the sum of each row; empty to sum where it is needed.
-        weight: (cells, panels, C, panel), transformed, output channels in panels as wide as the vectors of
-            the shape; 16 cells for planes, 64 for volumes.
-        shares: (panels, K, panel), the weight summed over the input channels; read where windows hold NaN.
-        bias: (panels * panel,).
+        summed: Whether every row is summed once, else each where it is needed.
+        taps: (O, C, K), the weight, 9 cells for planes, 27 for volumes.
+        bias: (O,); empty if there is none.
         shape: Which of `SHAPES` of the microkernel.
+        panel: Its output channels.
         at_once: Its windows, here as many tiles.
         chunks: Parts in which threads take the tiles.
         out: (M, O), written.
-        checks: (chunks,), written: the sum of the results of each part, NaN if one of them is.
+
+    Returns:
+        The sum of all results, NaN or infinite if one of them is.
     """
-    cells, panels, width, panel = weight.shape
-    axes, results, volume = (2, 4, 9) if cells == 16 else (3, 8, 27)
+    width, some = values.shape[1], nan_cells.shape[0] > 0
+    axes, cells, results, volume = (2, 16, 4, 9) if taps.shape[2] == 9 else (3, 64, 8, 27)
+    panels = (out.shape[1] + panel - 1) // panel
+    weight = np.empty((cells, panels, width, panel), np.float32)
+    shares = np.empty((panels if some else 0, volume, panel), np.float32)
+    constant = np.zeros(panels * panel, np.float32)
+    constant[: bias.shape[0]] = bias
+    for p in prange(panels):
+        transform_panel(taps, p, panel, weight, shares, some)
+    sums = np.empty(rows if summed else 0, np.float32)
+    for p in prange(sums.shape[0]):
+        sums[p] = sum_row(values, place[p] if place.shape[0] else np.int64(p))
+    checks = np.empty(chunks, np.float32)
     count, kept, row = tiles.shape[0], out.shape[0], width * 4
     block = min(BLOCK, NEAR // (cells * row), count // chunks + at_once)
     block = max(1, block // at_once) * at_once
     # Tiles at distances of a power of two would all fall on the same few places of the nearest cache.
     apart = (cells * width + 31) // 32 * 32 + 16
-    base, packed, constants = values.ctypes.data, weight.ctypes.data, bias.ctypes.data
+    base, packed, constants = values.ctypes.data, weight.ctypes.data, constant.ctypes.data
     laid, sharing, laid_out = out.ctypes.data, shares.ctypes.data, place.shape[0] > 0
     for chunk in prange(chunks):
         zeros, turned = np.zeros(width, np.float32), np.zeros((block, apart), np.float32)
@@ -95,9 +152,8 @@ def multiply_tiles(
         near = np.empty((block * results, panel), np.float32)
         read, reads = np.empty((block, cells), np.int32), np.empty((block, cells), np.int64)
         goals, targets = np.empty((block, results), np.int32), np.empty((block, results), np.int64)
-        holed = np.zeros(block, np.int64)
         missing, means = np.empty((block, cells), np.float32), np.empty((block, results), np.float32)
-        lines = np.empty((cells, block), np.int64)
+        lines, holed = np.empty((cells, block), np.int64), np.zeros(block, np.int64)
         # Asked once: each array that is asked is counted by all threads.
         turning, multiplied, nearing = turned.ctypes.data, products.ctypes.data, near.ctypes.data
         nothing, reading, lying = zeros.ctypes.data, reads.ctypes.data, lines.ctypes.data
@@ -126,7 +182,7 @@ def multiply_tiles(
                 reads,
                 goals,
             )
-            if nan_cells.shape[0]:
+            if some:
                 find_fills(
                     values, place, sums, nan_cells, rows, kept, live, read, goals, holed, missing, means
                 )
@@ -160,11 +216,8 @@ def multiply_tiles(
                         shared,
                     )
                 if not whole:
-                    for i in range(live):
-                        for e in range(results):
-                            if goals[i, e] < kept:
-                                to = laid + (goals[i, e] * out.shape[1] + p * panel) * 4
-                                copy_channels(nearing + (i * results + e) * panel * 4, to, last)
-                                for q in range(last):
-                                    check += near[i * results + e, q]
-        checks[chunk] = check + held_until_here(zeros, turned, products, near, missing, means)
+                    check += copy_results(
+                        near, nearing, goals, live, kept, p * panel, last, out.shape[1], laid
+                    )
+        checks[chunk] = check + held_until_here((zeros, turned, products, near, lines, missing, means))
+    return checks.sum() + held_until_here((weight, shares, constant))
