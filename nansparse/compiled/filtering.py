@@ -25,14 +25,12 @@ class Tiling(NamedTuple):
         goals: int32 (N, d, h, w), the row of each window, more than there are where it is skipped.
         tiles: int64 (T,), numbered as `nansparse.compiled.tiles` says.
         padding: int64 (3,), lower padding.
-        nan_cells: int32 (M,), missing sites of each window; empty if there are none.
     """
 
     rows: np.ndarray
     goals: np.ndarray
     tiles: np.ndarray
     padding: np.ndarray
-    nan_cells: np.ndarray
 
 
 def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tiling:
@@ -55,9 +53,7 @@ def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tiling:
     ends = counts.cumsum(0)
     numbers = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.int64)
     kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), numbers)
-    nan_cells = plan.nan_cells.int() if plan.fills else numbers.new_empty(0).int()
-    padding = geometry_of(windows)[PADDING]
-    return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), padding, nan_cells.numpy())
+    return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), geometry_of(windows)[PADDING])
 
 
 def multiply_in_tiles(
@@ -86,12 +82,13 @@ def multiply_in_tiles(
     if not count:
         return True
     shape, at_once, panel = panel_shape(kernels, convolution.out_channels)
-    summed = bool(plan.fills) and plan.fills * plan.windows.volume > SHARED_SUMS * len(plan.out)
+    some = plan.fills > 0
+    summed = some and plan.fills * plan.windows.volume > SHARED_SUMS * len(plan.out)
     bias = NO_BIAS if convolution.bias is None else convolution.bias
     total = kernels.run(
         kernels.winograd.multiply_tiles,
         *(activation.values, activation.places, tiling.rows, len(activation.sites)),
-        *(tiling.goals, tiling.tiles, tiling.padding, tiling.nan_cells, summed),
+        *(tiling.goals, tiling.tiles, tiling.padding, some, summed),
         *(convolution.taps_last.detach().numpy(), bias),
         *(shape, panel, at_once, min(-(-count // at_once), CHUNKS_PER_THREAD * torch.get_num_threads()), out),
     )

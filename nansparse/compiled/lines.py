@@ -11,13 +11,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from nansparse.compiled.matrices import SIDE, either
-from nansparse.compiled.vectors import F32, I32, I64, number, pointer, splat
+from nansparse.compiled.vectors import F32, I32, I64, load, number, pointer, splat, store
 
 _WIDE, _NUMBERS, _FOUR = (ir.VectorType(kind, SIDE) for kind in (I64, I32, F32))
 
 
 @intrinsic
-def find_line(_typing, numbers, first, laid_out, base, row, rows, nothing, copies, places):
+def find_line(_typing, numbers, first, laid_out, base, row, rows, nothing, copies, places, sums, totals):
     """Note where the four cells of a line of a tile lie.
 
     All are addresses or numbers, int64.
@@ -33,15 +33,17 @@ def find_line(_typing, numbers, first, laid_out, base, row, rows, nothing, copie
         nothing: Address of a row of zeros.
         copies: Address of int32 (4,), written: the numbers.
         places: Address of int64 (4,), written: the address of each row, `nothing` where there is none.
+        sums: Address of float32 (sites of the grid,), or 0.
+        totals: Address of float32 (4,), written if there are sums: those of the four.
 
     Returns:
         What numba wants to know of it.
     """
-    signature = types.void(*[types.int64] * 9)
-    del numbers, first, laid_out, base, row, rows, nothing, copies, places
+    signature = types.void(*[types.int64] * 11)
+    del numbers, first, laid_out, base, row, rows, nothing, copies, places, sums, totals
 
     def generate(context, builder, _signature, arguments):
-        numbers, first, laid_out, base, row, rows, nothing, copies, places = arguments
+        numbers, first, laid_out, base, row, rows, nothing, copies, places, sums, totals = arguments
 
         # What fits into 32 bits is multiplied at once; LLVM sees that by these masks.
         low = ir.Constant(_WIDE, [0xFFFFFFFF] * SIDE)
@@ -55,6 +57,9 @@ def find_line(_typing, numbers, first, laid_out, base, row, rows, nothing, copie
         builder.store(found, builder.inttoptr(copies, _NUMBERS.as_pointer()), align=4)
         place = builder.select(exists, address, splat(builder, nothing, SIDE))
         builder.store(place, builder.inttoptr(places, _WIDE.as_pointer()), align=8)
+        with builder.if_then(builder.icmp_signed("!=", sums, number(0))):
+            four = load(builder, pointer(builder, sums), first, _FOUR)
+            store(builder, four, pointer(builder, totals), number(0), _FOUR)
         return context.get_dummy_value()
 
     return signature, generate

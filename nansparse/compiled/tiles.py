@@ -75,7 +75,23 @@ def list_tiles(goal_of, kept, deep, starts, numbers):
 
 @njit
 def find_tiles(
-    tiles, start, live, row_of, goal_of, padding, rows, kept, laid_out, base, row, nothing, read, reads, goals
+    tiles,
+    start,
+    live,
+    row_of,
+    goal_of,
+    padding,
+    rows,
+    kept,
+    laid_out,
+    base,
+    row,
+    nothing,
+    sums,
+    read,
+    reads,
+    goals,
+    totals,
 ):
     """Look up what some tiles read and where their results go.
 
@@ -92,9 +108,11 @@ def find_tiles(
         base: Address of the values.
         row: Bytes of a row.
         nothing: Address of a row of zeros, which stands for padding and missing sites.
+        sums: (N * D * H * W,), the sum of each site's row, 0 where there is none; empty if it is not known.
         read: int32 (live or more, cells), written: the rows that a tile reads.
         reads: int64 (live or more, cells), written: the addresses of these rows.
         goals: int32 (live or more, results), written: the rows of its windows.
+        totals: (live or more, cells), written if sums are known: those of the cells.
     """
     _, depth, height, width = row_of.shape
     _, out_depth, out_height, out_width = goal_of.shape
@@ -102,7 +120,9 @@ def find_tiles(
     layers, lines, columns = (out_depth + deep - 1) // deep, (out_height + 1) // 2, (out_width + 1) // 2
     flat, goal_flat = row_of.reshape(-1), goal_of.reshape(-1)
     numbers, copies, places = row_of.ctypes.data, read.ctypes.data, reads.ctypes.data
-    how = 1 if laid_out else 0
+    adding, how = totals.ctypes.data, 1 if laid_out else 0
+    known = sums.shape[0] > 0
+    added = sums.ctypes.data if known else 0
     line, n, oz, oy = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for i in range(live):
         column = tiles[start + i] - line * columns
@@ -123,15 +143,8 @@ def find_tiles(
                 if inner:
                     at = i * planes * 16 + k
                     find_line(
-                        numbers + first * 4,
-                        first,
-                        how,
-                        base,
-                        row,
-                        rows,
-                        nothing,
-                        copies + at * 4,
-                        places + at * 8,
+                        *(numbers + first * 4, first, how, base, row, rows, nothing, copies + at * 4),
+                        *(places + at * 8, added, adding + at * 4),
                     )
                     continue
                 # What is negative is no small number without its sign.
@@ -141,6 +154,8 @@ def find_tiles(
                     r = flat[np.uint64(first + c)] if inside else np.int32(rows)
                     there = first + c if laid_out else np.int64(r)
                     read[i, k + c], reads[i, k + c] = r, base + there * row if r < rows else nothing
+                    if known:
+                        totals[i, k + c] = sums[np.uint64(first + c)] if inside else np.float32(0)
         for e in range(0, goals.shape[1], 2):
             pz, py = oz + e // 4, oy + e // 2 % 2
             number = np.uint64(((n * out_depth + pz) * out_height + py) * out_width + ox)
@@ -150,28 +165,26 @@ def find_tiles(
 
 
 @njit(fastmath=ANY_ORDER)
-def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, holed, missing, means):
-    """Find the mean of the real cells of windows that hold NaN, and which cells of their tiles are missing.
+def find_fills(values, place, known, rows, live, read, holed, totals, missing, means):
+    """Find the mean of the real cells of windows in tiles that miss cells, and which cells these are.
 
     Args:
         values: See `nansparse.compiled.winograd.multiply_tiles`.
         place: See there.
-        sums: See there.
-        nan_cells: See there.
+        known: Whether `totals` are there already.
         rows: Number of sites that have a row.
-        kept: Kept windows.
         live: How many tiles there are.
         read: int32 (live or more, cells), the rows that a tile reads.
-        goals: int32 (live or more, results), the rows of its windows.
-        holed: int64 (live or more,), written: 1 where a kept window holds NaN, else 0.
-        missing: (live or more, cells), written where so: 1 at missing sites, else 0.
-        means: (live or more, results), written where so: the mean of each window's real cells.
+        holed: int64 (live or more,), written: 1 where a cell is missing, else 0.
+        totals: (live or more, cells), the sum of each cell's channels, 0 for padding and missing sites;
+            written where cells are missing unless known.
+        missing: (live or more, cells), written where cells are missing: 1 for those, else 0.
+        means: (live or more, results), written there too: the mean of each window's real cells.
 
     Returns:
         Nothing of use.
     """
-    cells, width = read.shape[1], values.shape[1]
-    totals = np.empty(cells, np.float32)
+    cells, results, width = read.shape[1], means.shape[1], values.shape[1]
     numbers, summed, lacking, filling = (
         read.ctypes.data,
         totals.ctypes.data,
@@ -180,24 +193,20 @@ def find_fills(values, place, sums, nan_cells, rows, kept, live, read, goals, ho
     )
     axes = 2 if cells == 16 else 3
     for i in range(live):
-        some = False
-        for e in range(goals.shape[1]):
-            some |= goals[i, e] < kept and nan_cells[np.uint64(goals[i, e])] > 0
-        holed[i] = 1 if some else 0
-        if not some:
-            continue
+        most = np.int32(0)
         for k in range(cells):
-            r = np.uint64(read[i, k])
-            there, total = r < np.uint64(rows), np.float32(0)
-            if sums.shape[0]:
-                # Nothing to wait for: where there is no row another one is read and left out.
-                total = sums[min(r, np.uint64(rows - 1))]
-            elif there:
+            most = max(most, read[i, k])
+        holed[i] = 1 if most > rows else 0
+        if most <= rows:
+            continue
+        for k in range(0 if known else cells):
+            r, total = np.uint64(read[i, k]), np.float32(0)
+            if r < np.uint64(rows):
                 s = np.uint64(place[r]) if place.shape[0] else r
                 for q in range(width):
                     total += values[s, q]
-            totals[k] = total if there else np.float32(0)
+            totals[i, k] = total
         at = i * cells * 4
-        find_means(axes, numbers + at, rows, summed, width, lacking + at, filling + i * goals.shape[1] * 4)
+        find_means(axes, numbers + at, rows, summed + at, width, lacking + at, filling + i * results * 4)
     # Named once more: numba lets go of what is used by its address only.
-    return totals.size
+    return totals.size + missing.size + means.size

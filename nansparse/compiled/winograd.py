@@ -19,7 +19,7 @@ from nansparse.compiled.tiles import find_fills, find_tiles
 from nansparse.compiled.transforms import copy_channels, transform_cells, transform_products
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "87cc44fbc208"
+FROM_OTHERS = "2abc56f0d3c2"
 # Tiles whose products with a panel of the weight stay in a core's nearest cache, and the bytes of transformed
 # cells that stay in the next one.
 BLOCK, NEAR = 24, 131072
@@ -45,6 +45,17 @@ def sum_row(values, r):
     for q in range(values.shape[1]):
         total += values[r, q]
     return total
+
+
+@njit(parallel=True)
+def sum_sites(values, place, row_of, rows):
+    """Sum the row of each site; 0 where there is none."""
+    sums = np.zeros(row_of.shape[0], np.float32)
+    for i in prange(row_of.shape[0]):
+        r = np.int64(row_of[i])
+        if r < rows:
+            sums[i] = sum_row(values, place[r] if place.shape[0] else r)
+    return sums
 
 
 @njit
@@ -79,7 +90,7 @@ def copy_results(near, nearing, goals, live, kept, first, last, width, laid):
 @njit(
     "float32("
     "float32[:, ::1], int64[::1], int32[:, :, :, ::1], int64, int32[:, :, :, ::1], int64[::1], int64[::1], "
-    "int32[::1], boolean, float32[:, :, :], float32[::1], int64, int64, int64, int64, float32[:, ::1]"
+    "boolean, boolean, float32[:, :, :], float32[::1], int64, int64, int64, int64, float32[:, ::1]"
     ")",
     parallel=True,
     nogil=True,
@@ -93,7 +104,7 @@ def multiply_tiles(
     goal_of,
     tiles,
     padding,
-    nan_cells,
+    some,
     summed,
     taps,
     bias,
@@ -113,7 +124,7 @@ def multiply_tiles(
         goal_of: int32 (N, d, h, w), the row of each window, M or more where it is skipped.
         tiles: int64 (T,), numbers of the tiles; see `nansparse.compiled.tiles`.
         padding: int64 (3,), lower padding.
-        nan_cells: int32 (M,), missing sites of each window; empty if there are none.
+        some: Whether a kept window misses sites.
         summed: Whether every row is summed once, else each where it is needed.
         taps: (O, C, K), the weight, 9 cells for planes, 27 for volumes.
         bias: (O,); empty if there is none.
@@ -126,7 +137,7 @@ def multiply_tiles(
     Returns:
         The sum of all results, NaN or infinite if one of them is.
     """
-    width, some = values.shape[1], nan_cells.shape[0] > 0
+    width = values.shape[1]
     axes, cells, results, volume = (2, 16, 4, 9) if taps.shape[2] == 9 else (3, 64, 8, 27)
     panels = (out.shape[1] + panel - 1) // panel
     weight = np.empty((cells, panels, width, panel), np.float32)
@@ -135,9 +146,7 @@ def multiply_tiles(
     constant[: bias.shape[0]] = bias
     for p in prange(panels):
         transform_panel(taps, p, panel, weight, shares, some)
-    sums = np.empty(rows if summed else 0, np.float32)
-    for p in prange(sums.shape[0]):
-        sums[p] = sum_row(values, place[p] if place.shape[0] else np.int64(p))
+    sums = sum_sites(values, place, row_of.reshape(-1), rows) if summed else np.zeros(0, np.float32)
     checks = np.empty(chunks, np.float32)
     count, kept, row = tiles.shape[0], out.shape[0], width * 4
     block = min(BLOCK, NEAR // (cells * row), count // chunks + at_once)
@@ -152,8 +161,9 @@ def multiply_tiles(
         near = np.empty((block * results, panel), np.float32)
         read, reads = np.empty((block, cells), np.int32), np.empty((block, cells), np.int64)
         goals, targets = np.empty((block, results), np.int32), np.empty((block, results), np.int64)
-        missing, means = np.empty((block, cells), np.float32), np.empty((block, results), np.float32)
+        totals, missing = np.empty((block, cells), np.float32), np.empty((block, cells), np.float32)
         lines, holed = np.empty((cells, block), np.int64), np.zeros(block, np.int64)
+        means = np.empty((block, results), np.float32)
         # Asked once: each array that is asked is counted by all threads.
         turning, multiplied, nearing = turned.ctypes.data, products.ctypes.data, near.ctypes.data
         nothing, reading, lying = zeros.ctypes.data, reads.ctypes.data, lines.ctypes.data
@@ -178,14 +188,14 @@ def multiply_tiles(
                 base,
                 row,
                 nothing,
+                sums,
                 read,
                 reads,
                 goals,
+                totals,
             )
             if some:
-                find_fills(
-                    values, place, sums, nan_cells, rows, kept, live, read, goals, holed, missing, means
-                )
+                find_fills(values, place, summed, rows, live, read, holed, totals, missing, means)
             for i in range(live):
                 transform_cells(axes, reading + i * cells * 8, 1, lines[0, i], width, width)
             for p in range(panels):
