@@ -9,6 +9,7 @@ direct product has them relative to the cells of each window (docs/engines.md).
 
 import math
 import weakref
+from dataclasses import replace
 
 import torch
 from nansparse.adapters.numba import NumbaEngine
@@ -16,7 +17,7 @@ from nansparse.adapters.numba import NumbaEngine
 from nansparse.activation import SparseActivation
 from nansparse.compiled import Kernels
 from nansparse.compiled.filtering import Tiling, list_tiles, multiply_in_tiles
-from nansparse.compiled.multiplication import computed_channels
+from nansparse.compiled.multiplication import computed_channels, multiply_filled
 from nansparse.convolution import Convolution
 from nansparse.plan import WindowPlan, plan_windows
 from nansparse.pool import empty_rows
@@ -49,8 +50,6 @@ class WinogradEngine(NumbaEngine):
         """
         if not _is_plain(convolution.windows):
             return ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
-        if activation.partial:
-            return ["winograd runs no rows that are partly NaN"]
         windows = activation.sites.batch * math.prod(convolution.windows.out_grid)
         if windows >= torch.iinfo(torch.int32).max - 2:
             return ["more than 2^31 windows"]
@@ -81,7 +80,14 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        return _work(len(self._tiling_of(kernels, plan).tiles), activation, convolution, kernels, plan)
+        tiling = self._tiling_of(kernels, activation, plan)
+        work = _work(len(tiling.tiles), activation, convolution, kernels, plan)
+        if tiling.direct is None:
+            return work
+        reads = len(tiling.direct) * convolution.windows.volume
+        channels = activation.channels
+        macs = reads * channels * computed_channels(kernels, convolution)
+        return replace(work, macs=work.macs + macs, cells=work.cells + reads * channels)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.
@@ -96,16 +102,18 @@ class WinogradEngine(NumbaEngine):
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
-        tiling = self._tiling_of(kernels, plan)
-        if not multiply_in_tiles(kernels, out, activation, convolution, plan, tiling):
-            del out
+        common = (kernels, out, activation, convolution, plan)
+        tiling = self._tiling_of(kernels, activation, plan)
+        if not multiply_in_tiles(*common, tiling):
+            del out, common
             return super().run(activation, convolution)
-        return SparseActivation(plan.out, out, partial=False, sure=True)
+        sure = tiling.direct is None or multiply_filled(*common, which=tiling.direct, outputs=tiling.direct)
+        return SparseActivation(plan.out, out, partial=False, sure=sure)
 
-    def _tiling_of(self, kernels: Kernels, plan: WindowPlan) -> Tiling:
+    def _tiling_of(self, kernels: Kernels, activation: SparseActivation, plan: WindowPlan) -> Tiling:
         tiling = self._tilings.get(plan)
         if tiling is None:
-            tiling = self._tilings[plan] = list_tiles(kernels, plan)
+            tiling = self._tilings[plan] = list_tiles(kernels, activation, plan)
         return tiling
 
 

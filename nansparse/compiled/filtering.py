@@ -12,6 +12,7 @@ from nansparse.compiled.availability import Kernels
 from nansparse.compiled.multiplication import CHUNKS_PER_THREAD, SHARED_SUMS, panel_shape
 from nansparse.compiled.plans import PADDING, geometry_of, three
 from nansparse.convolution import Convolution
+from nansparse.counts import nan_per_site
 from nansparse.plan import WindowPlan
 
 NO_BIAS = np.empty(0, np.float32)
@@ -25,26 +26,30 @@ class Tiling(NamedTuple):
         goals: int32 (N, d, h, w), the row of each window, more than there are where it is skipped.
         tiles: int64 (T,), numbered as `nansparse.compiled.tiles` says.
         padding: int64 (3,), lower padding.
+        direct: int64, rows of the windows that read rows which are partly NaN: they cannot be computed by
+            tiles. None where there is no such row.
     """
 
     rows: np.ndarray
     goals: np.ndarray
     tiles: np.ndarray
     padding: np.ndarray
+    direct: Tensor | None = None
 
 
-def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tiling:
+def list_tiles(kernels: Kernels, activation: SparseActivation, plan: WindowPlan) -> Tiling:
     """List the tiles that hold a kept window.
 
     Args:
         kernels: The loops.
+        activation: What is convolved.
         plan: Of a 3 x 3 or 3 x 3 x 3 convolution.
 
     Returns:
         The tiles.
     """
     sites, windows = plan.sites, plan.windows
-    rows = sites.row_of.view(sites.batch, *three(sites.grid))
+    rows, direct = sites.row_of.view(sites.batch, *three(sites.grid)), None
     goals = plan.out.row_of.view(plan.out.batch, *three(plan.out.grid))
     deep = 2 if len(windows.grid) == 3 else 1
     batch, planes, lines, _ = goals.shape
@@ -53,7 +58,23 @@ def list_tiles(kernels: Kernels, plan: WindowPlan) -> Tiling:
     ends = counts.cumsum(0)
     numbers = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.int64)
     kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), numbers)
-    return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), geometry_of(windows)[PADDING])
+    if activation.partial:
+        rows, direct = _without_partial(kernels, activation, plan, rows)
+    return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), geometry_of(windows)[PADDING], direct)
+
+
+def _without_partial(
+    kernels: Kernels, activation: SparseActivation, plan: WindowPlan, rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Leave the rows that are partly NaN out of the row of each site, and list the windows that read them."""
+    # A result depends on the cells of its own window only, whatever else its tile reads: zeros will do.
+    nan = nan_per_site(activation, activation.channels).view(rows.shape)
+    partly = (nan > 0) & (nan < activation.channels)
+    rows = rows.masked_fill(partly, len(activation.sites))
+    counts = torch.empty(plan.out.batch, *three(plan.out.grid), dtype=torch.int32)
+    lines = torch.empty(counts.numel() // max(counts.shape[3], 1), dtype=torch.int64)
+    kernels.run(kernels.windows.count_windows, partly.int(), geometry_of(plan.windows), 1, counts, lines)
+    return rows, counts.flatten().index_select(0, plan.out.numbers).nonzero().flatten()
 
 
 def multiply_in_tiles(
@@ -64,12 +85,12 @@ def multiply_in_tiles(
     plan: WindowPlan,
     tiling: Tiling,
 ) -> bool:
-    """Write the results of all kept windows.
+    """Write the results of all kept windows that do not have to be computed directly.
 
     Args:
         kernels: The loops.
         out: (M, C_out), written.
-        activation: The input; no row is partly NaN.
+        activation: The input.
         convolution: 3 x 3 or 3 x 3 x 3 with one group, stride 1 and dilation 1, not transposed.
         plan: Its plan.
         tiling: Of `list_tiles`.

@@ -1,4 +1,4 @@
-"""Minimal filtering: the tiles, the fills, and what must not leak from one window of a tile to another."""
+"""Minimal filtering: the tiles, the fills, and that a window has nothing from what only its tile reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from nansparse.adapters.numba import NumbaEngine
 
 from nansparse import registry
 from nansparse.activation import SparseActivation
-from nansparse.compiled import kernels_problem
+from nansparse.compiled import kernels_for, kernels_problem
+from nansparse.compiled.filtering import list_tiles
 from nansparse.convolution import Convolution
 from nansparse.functional import nan_conv
+from nansparse.plan import plan_windows
 from nansparse.windows import convolution_windows
 from tests.engines.drawing import Case, holed
 from tests.functional.drawing import seeds, thresholds, values
@@ -32,7 +34,7 @@ def assert_computed(x, weight, bias, padding, threshold, *, laid_out=False):
     """Run the engine, and compare the mask exactly and the values to rounding."""
     case = Case(x, weight, bias, {"padding": padding, "groups": 1}, threshold, transposed=False)
     activation, convolution = case.for_engine()
-    if laid_out and not activation.sites.is_complete:
+    if laid_out and not activation.sites.is_complete and not activation.partial:
         rows = x.movedim(1, -1).reshape(-1, x.shape[1]).nan_to_num(5.0)
         activation = SparseActivation(activation.sites, rows, partial=False, laid_out=True)
     engine = registry.get("winograd")
@@ -56,7 +58,7 @@ def test_drawn_convolutions_are_those_of_the_definitions(data, rank, laid_out):
     grid = tuple(data.draw(st.integers(max(1, 3 - 2 * p), most)) for p in padding)
     batch, channels = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 20))
     out, seed = data.draw(st.integers(1, 40)), data.draw(seeds)
-    pattern = data.draw(st.sampled_from(["none", "one site", "sites", "all"]))
+    pattern = data.draw(st.sampled_from(["none", "one site", "sites", "all", "few", "mixed"]))
     x = values(seed, (batch, channels, *grid), torch.float32)
     if pattern != "none":
         x = x.fill_(torch.nan) if pattern == "all" else holed(x, pattern, seed)
@@ -78,8 +80,8 @@ def test_many_blocks_of_tiles(rank, share):
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, 3e38], ids=str)
-def test_a_window_gets_nothing_from_a_cell_that_it_does_not_read(value):
-    """An infinity, or a sum that leaves float32, would reach all windows of its tile."""
+def test_what_is_not_finite_is_computed_again(value):
+    """Cells are subtracted from each other: infinities would become NaN."""
     x = values(0, (1, 4, 8, 8), torch.float32)
     x[0, :, 3, 3], x[..., 6, 6] = value, torch.nan
     weight = values(1, (5, 4, 3, 3), torch.float32).abs() + 0.5
@@ -165,12 +167,40 @@ def test_other_geometries_are_refused(kernel, stride, dilation, transposed):
     assert reasons == ["winograd runs 3 x 3 and 3 x 3 x 3 kernels with stride 1 and dilation 1"]
 
 
-def test_rows_that_are_partly_nan_are_refused():
-    x = values(0, (1, 2, 5, 5), torch.float32)
-    x[0, 0, 2, 2] = torch.nan
-    case = Case(x, values(1, (2, 2, 3, 3), torch.float32), None, {"groups": 1}, 0.5, transposed=False)
-    reasons = registry.get("winograd").unsupported_reasons(*case.for_engine())
-    assert reasons == ["winograd runs no rows that are partly NaN"]
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_result_depends_on_the_cells_of_its_window_only(rank):
+    """To the last bit, whatever else its tile reads: a row that is partly NaN may be left out."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 20, *(10,) * rank, generator=generator)
+    changed = x.clone()
+    changed[(..., *(5,) * rank)] = 1e30
+    weight = torch.randn(24, 20, *(3,) * rank, generator=generator)
+    convolution = Convolution(weight, None, convolution_windows((10,) * rank, 3, 1, 1), 1, 0.5)
+    outs = [
+        registry.get("winograd").run(SparseActivation.from_dense(y), convolution).to_dense()
+        for y in (x, changed)
+    ]
+    near = torch.zeros((10,) * rank, dtype=torch.bool)
+    near[(slice(4, 7),) * rank] = True
+    assert torch.equal((outs[0] != outs[1]).any(1)[0], near)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_rows_that_are_partly_nan_are_left_to_the_direct_product(rank):
+    """Only the windows that read one, so that equal windows stay equal to the last bit."""
+    x = torch.full((1, 6, *(12,) * rank), 0.3)
+    x[(0, 2, *(5,) * rank)] = torch.nan
+    x[(0, slice(None), *(1,) * rank)] = torch.nan
+    weight = values(1, (8, 6, *(3,) * rank), torch.float32)
+    out = assert_computed(x, weight, None, (1,) * rank, 0.5)
+    activation = SparseActivation.from_dense(x)
+    plan = plan_windows(activation, convolution_windows((12,) * rank, 3, 1, 1), 0.5)
+    tiling = list_tiles(kernels_for(activation), activation, plan)
+    reading = torch.zeros((12,) * rank, dtype=torch.bool)
+    reading[(slice(4, 7),) * rank] = True
+    assert torch.equal(plan.out.numbers[tiling.direct], reading.flatten().nonzero().flatten())
+    inner = out.to_dense()[0][(slice(None), *(slice(7, 11),) * rank)].flatten(1)
+    assert torch.equal(inner, inner[:, :1].expand_as(inner))
 
 
 def test_the_work_counted_is_that_of_the_tiles():
