@@ -90,7 +90,7 @@ class WinogradEngine(NumbaEngine):
         return replace(work, macs=work.macs + macs, cells=work.cells + reads * channels)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
-        """Compute the kept windows.
+        """Compute the kept windows, those that read rows which are partly NaN directly.
 
         Args:
             activation: The input.
