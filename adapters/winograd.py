@@ -3,8 +3,9 @@
 Four windows of a 3 x 3 convolution that lie in a square take 16 multiplications in place of 36, eight of a
 3 x 3 x 3 convolution that lie in a cube 64 in place of 216 (A. Lavin and S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016). The squares that hold a kept window are computed, the others left
-out. Rounding errors are those of float32, but relative to the largest cell that a square reads, where a
-direct product has them relative to the cells of each window (docs/engines.md).
+out. A result depends on the cells of its own window only, so that the windows which read a row that is partly
+NaN can be left to the direct product. Rounding errors are those of float32, but relative to the largest cell of
+a window, where a direct product has them relative to each product (docs/engines.md).
 """
 
 import math
