@@ -4,8 +4,8 @@ Four windows of a 3 x 3 convolution that lie in a square take 16 multiplications
 3 x 3 x 3 convolution that lie in a cube 64 in place of 216 (A. Lavin and S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016). The squares that hold a kept window are computed, the others left
 out. A result depends on the cells of its own window only, so that the windows which read a row that is partly
-NaN can be left to the direct product. Rounding errors are those of float32, but relative to the largest cell of
-a window, where a direct product has them relative to each product (docs/engines.md).
+NaN can be left to the direct product. Rounding errors are those of float32, but relative to the largest cell
+of a window, where a direct product has them relative to each product (docs/engines.md).
 """
 
 import math
@@ -81,6 +81,8 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        if _mostly_partial(activation, plan):
+            return super().workload(activation, convolution)
         tiling = self._tiling_of(kernels, activation, plan)
         work = _work(len(tiling.tiles), activation, convolution, kernels, plan)
         if tiling.direct is None:
@@ -88,7 +90,9 @@ class WinogradEngine(NumbaEngine):
         reads = len(tiling.direct) * convolution.windows.volume
         channels = activation.channels
         macs = reads * channels * computed_channels(kernels, convolution)
-        return replace(work, macs=work.macs + macs, cells=work.cells + reads * channels)
+        copied = work.cells + reads * channels
+        # The windows are found on the grid.
+        return replace(work, macs=work.macs + macs, cells=copied, sites=work.sites + activation.sites.total)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows, those that read rows which are partly NaN directly.
@@ -102,6 +106,8 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        if _mostly_partial(activation, plan):
+            return super().run(activation, convolution)
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
         common = (kernels, out, activation, convolution, plan)
         tiling = self._tiling_of(kernels, activation, plan)
@@ -124,6 +130,13 @@ def _is_plain(windows: Windows) -> bool:
     ones = (1,) * axes
     shape = (windows.kernel, windows.stride, windows.dilation)
     return not windows.transposed and shape == ((3,) * axes, ones, ones)
+
+
+def _mostly_partial(activation: SparseActivation, plan: WindowPlan) -> bool:
+    """Say whether rows that are partly NaN may reach all windows, as where NaN is in single channels."""
+    if not activation.partial:
+        return False
+    return int(activation.nans.count_nonzero()) * plan.windows.volume >= len(plan.out)
 
 
 def _work(

@@ -23,7 +23,7 @@ class Tiling(NamedTuple):
 
     Attributes:
         rows: int32 (N, D, H, W), the row of each site, more than there are for a missing one.
-        goals: int32 (N, d, h, w), the row of each window, more than there are where it is skipped.
+        goals: int32 (N, d, h, w), the row of each window, more than there are where tiles do not compute it.
         tiles: int64 (T,), numbered as `nansparse.compiled.tiles` says.
         padding: int64 (3,), lower padding.
         direct: int64, rows of the windows that read rows which are partly NaN: they cannot be computed by
@@ -51,6 +51,10 @@ def list_tiles(kernels: Kernels, activation: SparseActivation, plan: WindowPlan)
     sites, windows = plan.sites, plan.windows
     rows, direct = sites.row_of.view(sites.batch, *three(sites.grid)), None
     goals = plan.out.row_of.view(plan.out.batch, *three(plan.out.grid))
+    if activation.partial:
+        rows, direct = _without_partial(kernels, activation, plan, rows)
+        left = plan.out.numbers.index_select(0, direct)
+        goals = goals.flatten().index_fill(0, left, len(plan.out)).view(goals.shape)
     deep = 2 if len(windows.grid) == 3 else 1
     batch, planes, lines, _ = goals.shape
     counts = torch.empty(batch * -(-planes // deep) * -(-lines // 2), dtype=torch.int64)
@@ -58,8 +62,6 @@ def list_tiles(kernels: Kernels, activation: SparseActivation, plan: WindowPlan)
     ends = counts.cumsum(0)
     numbers = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.int64)
     kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), numbers)
-    if activation.partial:
-        rows, direct = _without_partial(kernels, activation, plan, rows)
     return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), geometry_of(windows)[PADDING], direct)
 
 

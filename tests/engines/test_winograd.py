@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nansparse.adapters import winograd as adapter
 from nansparse.adapters.numba import NumbaEngine
 
 from nansparse import registry
@@ -41,6 +42,7 @@ def assert_computed(x, weight, bias, padding, threshold, *, laid_out=False):
     assert not engine.unsupported_reasons(activation, convolution)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NumbaEngine, "run", computed_again)
+        patch.setattr(adapter, "_mostly_partial", lambda *_: False)
         out = engine.run(activation, convolution)
     expected = nan_conv(x, weight, bias, padding=padding, threshold=threshold)
     found = out.to_dense()
@@ -201,6 +203,22 @@ def test_rows_that_are_partly_nan_are_left_to_the_direct_product(rank):
     assert torch.equal(plan.out.numbers[tiling.direct], reading.flatten().nonzero().flatten())
     inner = out.to_dense()[0][(slice(None), *(slice(7, 11),) * rank)].flatten(1)
     assert torch.equal(inner, inner[:, :1].expand_as(inner))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3])
+def test_nan_in_many_rows_leaves_all_to_the_direct_product(share):
+    x = torch.ones(1, 4, 24, 24)
+    x[0, 1][torch.rand(24, 24, generator=torch.Generator().manual_seed(0)) < share] = torch.nan
+    case = Case(x, values(1, (8, 4, 3, 3), torch.float32), None, {"groups": 1}, 0.5, transposed=False)
+    engine = registry.get("winograd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapter, "multiply_in_tiles", computed_again)
+        if share < 0.1:
+            with pytest.raises(ComputedAgainError):
+                engine.run(*case.for_engine())
+            return
+        out = engine.run(*case.for_engine()).to_dense()
+    torch.testing.assert_close(out, case.expected(), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_the_work_counted_is_that_of_the_tiles():
