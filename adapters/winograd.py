@@ -54,7 +54,9 @@ class WinogradEngine(NumbaEngine):
         windows = activation.sites.batch * math.prod(convolution.windows.out_grid)
         if windows >= torch.iinfo(torch.int32).max - 2:
             return ["more than 2^31 windows"]
-        return super().unsupported_reasons(activation, convolution)
+        return super().unsupported_reasons(activation, convolution) or _mostly_partial(
+            activation, convolution
+        )
 
     def least_workload(self, kept: int, activation: SparseActivation, convolution: Convolution) -> Workload:
         """Say what there is to do at least: as if no tile held a window that is skipped.
@@ -81,8 +83,6 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        if _mostly_partial(activation, plan):
-            return super().workload(activation, convolution)
         tiling = self._tiling_of(kernels, activation, plan)
         work = _work(len(tiling.tiles), activation, convolution, kernels, plan)
         if tiling.direct is None:
@@ -106,8 +106,6 @@ class WinogradEngine(NumbaEngine):
         """
         kernels = self._kernels(activation)
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        if _mostly_partial(activation, plan):
-            return super().run(activation, convolution)
         out = empty_rows(activation.values, len(plan.out), convolution.out_channels)
         common = (kernels, out, activation, convolution, plan)
         tiling = self._tiling_of(kernels, activation, plan)
@@ -132,11 +130,13 @@ def _is_plain(windows: Windows) -> bool:
     return not windows.transposed and shape == ((3,) * axes, ones, ones)
 
 
-def _mostly_partial(activation: SparseActivation, plan: WindowPlan) -> bool:
-    """Say whether rows that are partly NaN may reach all windows, as where NaN is in single channels."""
+def _mostly_partial(activation: SparseActivation, convolution: Convolution) -> list[str]:
+    """Say so where rows that are partly NaN may reach all windows, as where NaN is in single channels."""
     if not activation.partial:
-        return False
-    return int(activation.nans.count_nonzero()) * plan.windows.volume >= len(plan.out)
+        return []
+    plan = plan_windows(activation, convolution.windows, convolution.threshold)
+    few = int(activation.nans.count_nonzero()) * convolution.windows.volume < len(plan.out)
+    return [] if few else ["winograd runs layers with few rows that are partly NaN"]
 
 
 def _work(
