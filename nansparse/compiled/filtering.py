@@ -19,10 +19,11 @@ NO_BIAS = np.empty(0, np.float32)
 
 
 class Tiling(NamedTuple):
-    """The tiles of a plan that hold a kept window, and what all layers with that plan read and write.
+    """The tiles of a plan that hold a window to compute, and what all layers with that plan read and write.
 
     Attributes:
-        rows: int32 (N, D, H, W), the row of each site, more than there are for a missing one.
+        rows: int32 (N, D, H, W), the row of each site; with P rows, P + 1 for a missing site, and P for one
+            whose row is partly NaN.
         goals: int32 (N, d, h, w), the row of each window, more than there are where tiles do not compute it.
         tiles: int64 (T,), numbered as `nansparse.compiled.tiles` says.
         padding: int64 (3,), lower padding.
@@ -38,7 +39,7 @@ class Tiling(NamedTuple):
 
 
 def list_tiles(kernels: Kernels, activation: SparseActivation, plan: WindowPlan) -> Tiling:
-    """List the tiles that hold a kept window.
+    """List the tiles that hold a kept window which reads no row that is partly NaN.
 
     Args:
         kernels: The loops.

@@ -117,11 +117,11 @@ def multiply_tiles(
     """Multiply tiles with a weight, the mean of a window's real cells in place of its missing sites.
 
     Args:
-        values: (R, C), no NaN at any site.
+        values: (R, C); NaN only in rows that `row_of` does not name.
         place: int64 (P,), the row in `values` of each row; empty if they are the same.
-        row_of: int32 (N, D, H, W), the row of each site, P + 1 for a missing one.
+        row_of: int32 (N, D, H, W), the row of each site, P if it counts as zeros, P + 1 if it is missing.
         rows: P.
-        goal_of: int32 (N, d, h, w), the row of each window, M or more where it is skipped.
+        goal_of: int32 (N, d, h, w), the row of each window, M or more where it is not wanted.
         tiles: int64 (T,), numbers of the tiles; see `nansparse.compiled.tiles`.
         padding: int64 (3,), lower padding.
         some: Whether a kept window misses sites.

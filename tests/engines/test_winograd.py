@@ -201,6 +201,7 @@ def test_rows_that_are_partly_nan_are_left_to_the_direct_product(rank):
     reading = torch.zeros((12,) * rank, dtype=torch.bool)
     reading[(slice(4, 7),) * rank] = True
     assert torch.equal(plan.out.numbers[tiling.direct], reading.flatten().nonzero().flatten())
+    assert (tiling.goals.ravel()[reading.flatten().numpy()] == len(plan.out)).all()
     inner = out.to_dense()[0][(slice(None), *(slice(7, 11),) * rank)].flatten(1)
     assert torch.equal(inner, inner[:, :1].expand_as(inner))
 
