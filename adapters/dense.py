@@ -95,7 +95,8 @@ class DenseEngine(Engine):
             -1, 1
         )
         values = _convolve(image, convolution.weight, convolution.bias, convolution)
-        out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels)
+        # Of one sample in NCHW, as a layer with one input channel may give, this would be a view by columns.
+        out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels).contiguous()
         kernels = None if convolution.windows.transposed else kernels_for(values)
         if kernels is None:
             add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)

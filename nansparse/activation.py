@@ -137,7 +137,7 @@ class SparseActivation:
             return self.rows.nansum(1), self.nans
         sums = self.values.new_empty(len(self.sites))
         nans = torch.empty(len(self.sites), dtype=torch.int32)
-        kernels.run(kernels.cells.sum_rows, self.values, self.places, sums, nans)
+        kernels.run(kernels.cells.sum_rows, self.values, self.places, into=(sums, nans))
         return sums, nans
 
     @cached_property

@@ -32,7 +32,7 @@ def rows_with_numbers(rows: Tensor) -> tuple[Tensor | None, bool]:
     if kernels is not None:
         sums, nans = rows.new_empty(len(rows)), torch.empty(len(rows), dtype=torch.int32)
         in_order = torch.empty(0, dtype=torch.int64)
-        kernels.run(kernels.cells.sum_rows, rows, in_order, sums, nans)
+        kernels.run(kernels.cells.sum_rows, rows, in_order, into=(sums, nans))
         if not bool(nans.any()):
             return None, False
         keep = nans < rows.shape[1]

@@ -208,7 +208,7 @@ class Pending:
             # Without a last step, what is not positive keeps its value; ReLU reads no slope.
             slope = self.scale[0] if relu else self.rows.new_ones(self.shape[1])
         how = (self.kind, self.sign, int(relu), slope)
-        self.kernels.run(self.kernels.steps.run_steps, *steps, *how, before, out)
+        self.kernels.run(self.kernels.steps.run_steps, *steps, *how, into=(before, out))
         if source is not None:
             source.settle(before)
         return out

@@ -184,7 +184,7 @@ class Sites:
         out = empty_rows(values, self.total, values.shape[1]) if out is None else out
         if kernels is not None and self.row_of.dtype == torch.int32:
             spread = kernels.cells.spread_rows
-            kernels.run(spread, values, self.row_of.flatten(), len(self), laid_out, mended, fill, out)
+            kernels.run(spread, values, self.row_of.flatten(), len(self), laid_out, mended, fill, into=(out,))
             return out
         if laid_out:
             out.copy_(values).index_fill_(0, self.missing, fill)

@@ -213,7 +213,8 @@ class Unpooled:
         row_of = nans[:0] if values.sites.is_complete else values.sites.row_of.flatten()
         codes = winner[:0] if self._codes is None else self._codes
         loop = kernels.pooling.put_back
-        kernels.run(loop, values.values, values.places, row_of, window, bit, winner, codes, out, nans)
+        read = (values.values, values.places, row_of, window, bit, winner, codes)
+        kernels.run(loop, *read, into=(out, nans))
         return SparseActivation(sites, out, bool(nans.any()))
 
     @cached_property

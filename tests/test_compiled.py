@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -180,7 +179,7 @@ torch.set_num_threads(odd)
 kernels = kernels_for(torch.zeros(1))
 assert torch.get_num_threads() == odd, torch.get_num_threads()
 torch.set_num_threads(odd + 1)
-kernels.run(kernels.windows.try_threads, torch.zeros(100))
+kernels.run(kernels.windows.try_threads, into=(torch.zeros(100),))
 assert torch.get_num_threads() == odd + 1, torch.get_num_threads()
 """
 
@@ -234,17 +233,19 @@ def test_rows_are_combined_as_torch_does(data, rank):
 
 
 OTHER_WIDTH = """
-import sys
-import types
 import numba
 import torch
 from llvmlite import binding
+from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
+numba.config.OPT = type(numba.config.OPT)("0")  # to compile in half the time
+FunctionCache.save_overload = lambda *of_little_speed: None
+from nansparse.compiled import cells, means, pooling, repeats, windows  # of no width: kept ones will do
 numba.njit(lambda: 0)()  # from here on numba knows its processor
+Dispatcher.enable_caching = lambda self: None
 own = binding.get_host_cpu_features()
 asked = {**own, "avx512f": not own.get("avx512f", False)}
 binding.get_host_cpu_features = lambda: asked
-for unused in ("pooling", "repeats", "steps"):  # they take long to compile
-    sys.modules["nansparse.compiled." + unused] = types.ModuleType(unused)
 import nansparse
 from nansparse.activation import SparseActivation
 from nansparse.compiled import kernels_for, kernels_problem
@@ -270,11 +271,19 @@ for out in (1, 8, 16, 24, 32, 48, 64, 71, 80, 130):
 """
 
 
-def test_vectors_of_the_other_width_give_the_same(tmp_path):
-    # Which width is used depends on the processor; LLVM writes either for any. Loops of another width need
-    # another place to be kept.
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", OTHER_WIDTH], check=True, env=environment)
+def test_what_would_be_written_into_a_copy_is_refused():
+    kernels = kernels_for(torch.zeros(1))
+    rows, where = torch.arange(6.0).view(2, 3).T, torch.empty(0, dtype=torch.int64)
+    sums, nans = torch.zeros(3, 2)[:, 0], torch.zeros(3, dtype=torch.int32)
+    with pytest.raises(TypeError, match="No matching definition"):
+        kernels.run(kernels.cells.sum_rows, rows, where, into=(sums, nans))
+    kernels.run(kernels.cells.sum_rows, rows, where, into=(sums.contiguous(), nans))
+
+
+def test_vectors_of_the_other_width_give_the_same():
+    # Which width is used depends on the processor; LLVM writes either for any. Loops of the other width are
+    # neither looked for among those that are kept, nor kept.
+    subprocess.run([sys.executable, "-c", OTHER_WIDTH], check=True)
 
 
 @pytest.mark.parametrize(

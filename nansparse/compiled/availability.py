@@ -57,19 +57,22 @@ class Kernels:
         self._numba = numba
         self._most = int(numba.config.NUMBA_NUM_THREADS)
 
-    def run(self, loop: Any, *arguments: Any) -> Any:
+    def run(self, loop: Any, *arguments: Any, into: tuple[Any, ...] = ()) -> Any:
         """Run one loop.
 
         Args:
             loop: A function of one of the modules.
-            *arguments: Its arguments; CPU tensors are handed over as the numpy arrays that share their memory
-                (what is not contiguous is copied, so results go into contiguous ones).
+            *arguments: What it reads; CPU tensors are handed over as numpy arrays (contiguous ones, by a copy
+                where they are not).
+            into: Its last arguments, what it writes; contiguous, or numba raises TypeError, since what is
+                written into a copy would be lost.
 
         Returns:
             What the loop returns.
         """
         self._numba.set_num_threads(min(torch.get_num_threads(), self._most))
-        return loop(*[_array(a) if isinstance(a, Tensor) else a for a in arguments])
+        read = [_array(a) if isinstance(a, Tensor) else a for a in arguments]
+        return loop(*read, *[a.detach().numpy() if isinstance(a, Tensor) else a for a in into])
 
 
 def _array(x: Tensor) -> Any:
@@ -130,7 +133,7 @@ def _loaded() -> Kernels | str:
         elif numba.config.THREADING_LAYER in ("default", "workqueue"):
             numba.config.THREADING_LAYER = "threadsafe"
         kernels = Kernels(numba)
-        kernels.run(kernels.windows.try_threads, torch.zeros(2))
+        kernels.run(kernels.windows.try_threads, into=(torch.zeros(2),))
     except Exception as fault:
         return (
             f"{NUMBA.versions} cannot run its loops here ({first_line(fault)}); reinstall it: {NUMBA.install}"

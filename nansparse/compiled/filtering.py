@@ -59,10 +59,10 @@ def list_tiles(kernels: Kernels, activation: SparseActivation, plan: WindowPlan)
     deep = 2 if len(windows.grid) == 3 else 1
     batch, planes, lines, _ = goals.shape
     counts = torch.empty(batch * -(-planes // deep) * -(-lines // 2), dtype=torch.int64)
-    kernels.run(kernels.tiles.count_tiles, goals, len(plan.out), deep, counts)
+    kernels.run(kernels.tiles.count_tiles, goals, len(plan.out), deep, into=(counts,))
     ends = counts.cumsum(0)
     numbers = torch.empty(int(ends[-1]) if len(ends) else 0, dtype=torch.int64)
-    kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), numbers)
+    kernels.run(kernels.tiles.list_tiles, goals, len(plan.out), deep, ends.sub_(counts), into=(numbers,))
     return Tiling(rows.numpy(), goals.numpy(), numbers.numpy(), geometry_of(windows)[PADDING], direct)
 
 
@@ -76,7 +76,9 @@ def _without_partial(
     rows = rows.masked_fill(partly, len(activation.sites))
     counts = torch.empty(plan.out.batch, *three(plan.out.grid), dtype=torch.int32)
     lines = torch.empty(counts.numel() // max(counts.shape[3], 1), dtype=torch.int64)
-    kernels.run(kernels.windows.count_windows, partly.int(), geometry_of(plan.windows), 1, counts, lines)
+    kernels.run(
+        kernels.windows.count_windows, partly.int(), geometry_of(plan.windows), 1, into=(counts, lines)
+    )
     return rows, counts.flatten().index_select(0, plan.out.numbers).nonzero().flatten()
 
 
@@ -114,6 +116,7 @@ def multiply_in_tiles(
         *(activation.values, activation.places, tiling.rows, len(activation.sites)),
         *(tiling.goals, tiling.tiles, tiling.padding, some, summed),
         *(convolution.taps_last.detach().numpy(), bias),
-        *(shape, panel, at_once, min(-(-count // at_once), CHUNKS_PER_THREAD * torch.get_num_threads()), out),
+        *(shape, panel, at_once, min(-(-count // at_once), CHUNKS_PER_THREAD * torch.get_num_threads())),
+        into=(out,),
     )
     return math.isfinite(total)

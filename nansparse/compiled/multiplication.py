@@ -61,7 +61,8 @@ def multiply_filled(
         *(nan_cells.int(), torch.as_tensor(cells).view(-1).long(), *_sums(activation, plan)),
         *(activation.partial, *_packed(kernels, convolution, positions, panel)),
         *(shape, at_once, chunks),
-        *(activation.sites.no_places if outputs is None else outputs.long(), out, checks),
+        activation.sites.no_places if outputs is None else outputs.long(),
+        into=(out, checks),
     )
     return not math.isnan(checks.sum())
 
@@ -81,8 +82,9 @@ def add_means(
     _, rows, numbers, grid, geometry = _reads(plan, None, plan.filled)
     nan_cells = plan.nan_cells.index_select(0, plan.filled).int()
     shares = convolution.taps_last.sum(1).T
-    means = (nan_cells, activation.sums[0], shares, out)
-    kernels.run(kernels.means.add_means, rows, numbers, grid, geometry, activation.channels, *means)
+    means = (nan_cells, activation.sums[0], shares)
+    channels = activation.channels
+    kernels.run(kernels.means.add_means, rows, numbers, grid, geometry, channels, *means, into=(out,))
 
 
 def _reads(plan: WindowPlan, taps: Taps | None, which: Tensor | None) -> tuple[Any, ...]:
@@ -145,7 +147,7 @@ def _packed(
     panels = -(-out // panel)
     weight = taps.new_empty(panels, len(positions), channels, panel)
     # The weight is read as it lies in memory, which `run` would copy.
-    kernels.run(kernels.products.pack_weight, taps.detach().numpy(), torch.tensor(positions), weight)
+    kernels.run(kernels.products.pack_weight, taps.detach().numpy(), torch.tensor(positions), into=(weight,))
     bias = taps.new_zeros(panels * panel)
     if convolution.bias is not None:
         bias[:out] = convolution.bias

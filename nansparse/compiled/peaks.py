@@ -24,7 +24,9 @@ def may_tie(kernels: Kernels, values: Tensor, table: Tensor, epsilon: float) -> 
         False where torch's own pooling says all there is to say.
     """
     found = torch.zeros(2, dtype=torch.int64)
-    kernels.run(kernels.pooling.find_tie, values, table, np.float32(epsilon), np.float32(TIE_ATOL), found)
+    kernels.run(
+        kernels.pooling.find_tie, values, table, np.float32(epsilon), np.float32(TIE_ATOL), into=(found,)
+    )
     return bool(found.any())
 
 
@@ -49,6 +51,6 @@ def peaks_of_rows(
     ties, odd = kernels.run(
         kernels.pooling.pool_cells,
         *(values, place, table, np.float32(policy.epsilon), np.float32(TIE_ATOL), policy.max_ties),
-        *(best, codes, unstable, winner),
+        into=(best, codes, unstable, winner),
     )
     return TilePeaks(best, codes, unstable, winner, int(ties)), ties > 0, odd & 1 > 0, odd & 2 > 0

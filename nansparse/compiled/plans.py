@@ -30,12 +30,12 @@ def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) ->
     counts = torch.empty(batch, *out, dtype=torch.int32)
     kept = torch.empty(batch * out[0] * out[1], dtype=torch.int64)
     image = nan.view(batch, *three(windows.grid))
-    kernels.run(kernels.windows.count_windows, image, geometry_of(windows), limit, counts, kept)
+    kernels.run(kernels.windows.count_windows, image, geometry_of(windows), limit, into=(counts, kept))
     ends = kept.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     numbers, nan_cells = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.int32)
     lines = counts.view(len(kept), out[2])
-    kernels.run(kernels.windows.list_windows, lines, limit, ends.sub_(kept), numbers, nan_cells)
+    kernels.run(kernels.windows.list_windows, lines, limit, ends.sub_(kept), into=(numbers, nan_cells))
     return numbers, nan_cells
 
 
@@ -54,7 +54,9 @@ def rows_read(kernels: Kernels, sites: Sites, out: Sites, windows: Windows) -> T
     table = torch.empty(len(out), math.prod(windows.kernel), dtype=torch.int32)
     rows = sites.row_of.view(sites.batch, *three(sites.grid))
     shape = np.array(three(windows.out_grid), dtype=np.int64)
-    kernels.run(kernels.windows.read_table, rows, out.numbers, shape, geometry_of(windows), len(sites), table)
+    kernels.run(
+        kernels.windows.read_table, rows, out.numbers, shape, geometry_of(windows), len(sites), into=(table,)
+    )
     return table
 
 

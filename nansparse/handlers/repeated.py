@@ -107,7 +107,7 @@ def convolve_once(
     if kernels is None or source.dtype != torch.int32:
         torch.index_select(found, 0, source, out=dense)
     else:
-        kernels.run(kernels.cells.spread_rows, found, source, len(found), False, False, 0.0, dense)
+        kernels.run(kernels.cells.spread_rows, found, source, len(found), False, False, 0.0, into=(dense,))
     return _as_image(dense, batch, windows.out_grid)
 
 
@@ -159,7 +159,7 @@ def _repeats(rows: Tensor, originals: Tensor) -> bool:
         wanted = rows.index_select(0, originals)
         return torch.allclose(rows, wanted, *ROUNDING)
     differ = torch.empty(-(-len(rows) // kernels.repeats.BLOCK), dtype=torch.bool)
-    kernels.run(kernels.repeats.compare_rows, rows, originals, *ROUNDING, differ)
+    kernels.run(kernels.repeats.compare_rows, rows, originals, *ROUNDING, into=(differ,))
     return not bool(differ.any())
 
 

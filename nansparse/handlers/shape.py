@@ -60,7 +60,7 @@ def _joined(activations: list[SparseActivation], sites: Sites) -> Tensor:
     start = 0
     for a in activations:
         row_of = in_order if len(a.sites) == len(sites) else a.sites.row_of.flatten()
-        kernels.run(kernels.cells.write_channels, a.rows, row_of, sites.places, start, out)
+        kernels.run(kernels.cells.write_channels, a.rows, row_of, sites.places, start, into=(out,))
         start += a.channels
     return out
 

@@ -55,7 +55,7 @@ def _sums(rows: Tensor, level: Tensor | None, partial: bool) -> tuple[Tensor, Te
         sums = torch.empty(pieces, channels, dtype=torch.float64)
         counts = torch.empty(pieces, channels, dtype=torch.int64)
         line = rows.new_zeros(channels) if level is None else level
-        kernels.run(kernels.cells.sum_channels, rows, line, level is not None, sums, counts)
+        kernels.run(kernels.cells.sum_channels, rows, line, level is not None, into=(sums, counts))
         return sums.sum(0), counts.sum(0).double()
     total, count = rows.new_zeros(channels), rows.new_full((channels,), len(rows))
     count = count.zero_() if partial else count

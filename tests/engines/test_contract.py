@@ -169,6 +169,18 @@ def test_infinities_are_values_and_stay(name, device):
 
 
 @engines
+@pytest.mark.parametrize("pattern", ["sites", "few"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("grid", [(5, 7), (1, 6), (3, 4, 5), (1, 1, 4)], ids=str)
+def test_one_sample_of_few_channels(name, grid, channels, pattern):
+    """torch may answer in NCHW, whose columns of channels are no rows in memory."""
+    x = with_nan(values(0, (1, channels, *grid), torch.float32), pattern, 1)
+    weight, bias = (values(2, shape, torch.float32) for shape in ((3, channels, *[3] * len(grid)), (3,)))
+    case = Case(x, weight, bias, {"groups": 1, "padding": 1}, 0.5, transposed=False)
+    assert_holds(run(registry.get(name), case), case)
+
+
+@engines
 @given(seed=st.integers(0, 999))
 @settings(max_examples=8)
 def test_batch_mates_are_independent(name, seed):

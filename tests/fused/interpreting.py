@@ -16,5 +16,5 @@ if problem:
 
 def pytest_configure() -> None:
     """Draw fewer examples than there are elsewhere: the interpreter takes its time."""
-    settings.register_profile("interpreted", settings.get_profile("nansparse"), max_examples=20)
+    settings.register_profile("interpreted", settings.get_profile("nansparse"), max_examples=12)
     settings.load_profile("interpreted")

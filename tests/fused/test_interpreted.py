@@ -24,7 +24,7 @@ FILES = (
 CONTRACT = "triton and (computes or exactly_at or every_site or padding_counts or infinities)"
 CHOSEN = (
     f"({CONTRACT} and not spconv and not bfloat16)"
-    " or (equals_its_definition and float32 and not classifier)"
+    " or (equals_its_definition and float32 and (conservative or SegNet) and not classifier)"
     " or test_pending or test_peaks or two_activations or lazily_unpooled"
 )
 

@@ -19,7 +19,7 @@ from tests.prediction.nets import CUT, ball, write_image
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and SIGINT are POSIX")
 PATIENCE = 60.0
-VOLUMES = 6
+VOLUMES = 4
 
 
 @contextmanager
