@@ -18,6 +18,7 @@ LOOPS = ("windows", "cells", "means", "pooling", "steps", "repeats", "tiles", "w
 # No deadline: the first call of an operation in torch may take long. The same examples are drawn on every
 # run, so that a failure seen once is seen again.
 settings.register_profile("nansparse", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("hunt", settings.get_profile("nansparse"), derandomize=False)
 settings.load_profile("nansparse")
 
 

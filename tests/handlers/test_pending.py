@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -76,6 +78,7 @@ def test_any_chain_is_that_of_torch(data: st.DataObject) -> None:
     patterns = st.sampled_from(["none", "sites", "half", "channels", "one sample", "all"])
     x, other = (holed(seed, shape, data.draw(patterns)) for seed in (1, 2))
     normed, way, bent = (data.draw(st.sampled_from(list(n))) for n in (NORMS, COMBINED, BENDS))
+    assume(normed != "instance" or math.prod(grid) > 1)  # torch refuses
     combine, swapped, kept = COMBINED[way], data.draw(st.booleans()), data.draw(st.booleans())
 
     def run(of, x: Tensor, other: Tensor) -> tuple[Tensor, ...]:
@@ -88,7 +91,8 @@ def test_any_chain_is_that_of_torch(data: st.DataObject) -> None:
 
     found, _ = caught(lambda x, other: run(norm, x, other), x, other)
     for mine, theirs in zip(found, run(expected_norm, x, other), strict=True):
-        assert_same(mine, theirs, 2e-5)
+        # Of few values that lie close together, a norm over space shows what was rounded.
+        assert_same(mine, theirs, 5e-4 if normed in ("instance", "group") else 2e-5)
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "sub"])
