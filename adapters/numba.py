@@ -54,6 +54,9 @@ class NumbaEngine(Engine):
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
         """Say what there is to do: only rows that are partly NaN, and the weight, are copied.
 
+        To fill a window, the sums of what it reads are looked up and its mean is spread over its outputs,
+        one by one, as cells are that are copied.
+
         Args:
             activation: The input.
             convolution: What to compute.
@@ -67,8 +70,14 @@ class NumbaEngine(Engine):
         per_read = activation.channels * out
         rows = int(activation.nans.count_nonzero()) if activation.partial else 0
         mended = work.reads * activation.channels * rows / max(len(activation.sites), 1)
-        packed = convolution.windows.volume * per_read
-        return replace(work, macs=work.reads * per_read, cells=mended, writes=work.writes + packed)
+        volume = convolution.windows.volume
+        plan = plan_windows(activation, convolution.windows, convolution.threshold)
+        return replace(
+            work,
+            macs=work.reads * per_read,
+            cells=mended + plan.fills * volume * convolution.out_channels,
+            writes=work.writes + volume * per_read,
+        )
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.

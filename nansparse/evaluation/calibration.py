@@ -1,9 +1,9 @@
 """Measuring what convolutions cost on this machine, for the planner.
 
 Each engine runs a few dozen convolutions of the sizes that occur in practice, with kept regions that are
-compact or scattered in blocks. Its prices are the non-negative least-squares fit of the amounts of work to
-the measured times, every measurement weighted by its own time, so that small layers count as much as large
-ones.
+compact, or scattered in blocks or as single sites. Its prices are the non-negative least-squares fit of the
+amounts of work to the measured times, every measurement weighted by its own time, so that small layers count
+as much as large ones.
 """
 
 import math
@@ -46,12 +46,11 @@ LAYERS_ON_GPU = {
         (1, 32, 96),
     ),
 }
-# Shares of the sites that are kept, in one compact region and in scattered blocks.
+# Shares of the sites that are kept, in one compact region, and in scattered blocks of so many sites an axis.
 COMPACT = (0.97, 0.6, 0.3, 0.1)
-SCATTERED = (0.6, 0.2)
+SCATTERED = ((0.6, 8), (0.2, 8), (0.7, 1))
 # The same with NaN in single channels, as after unpooling: the share of the cells.
 SINGLE = ((0.6, 0.02), (0.3, 0.02))
-BLOCK = 8
 REPEATS = 5
 # Layers that share a set of sites, and what is worked out for it once.
 SHARING = 2
@@ -153,11 +152,11 @@ def _masks(grid: tuple[int, ...], channels: int, generator: torch.Generator) -> 
     for share, single in SINGLE:
         kept = ~nan_mask("blob", 1, grid, 1 - share, generator)[0, 0]
         yield kept & (torch.rand(channels, *grid, generator=generator) >= single)
-    for share in SCATTERED:
-        blocks = torch.rand([-(-size // BLOCK) for size in grid], generator=generator) < share
+    for share, block in SCATTERED:
+        blocks = torch.rand([-(-size // block) for size in grid], generator=generator) < share
         blocks.flatten()[0] = True
         for axis, size in enumerate(grid):
-            blocks = blocks.repeat_interleave(BLOCK, axis).narrow(axis, 0, size)
+            blocks = blocks.repeat_interleave(block, axis).narrow(axis, 0, size)
         yield blocks
 
 
