@@ -1,10 +1,8 @@
 """The engine for CPUs where numba is installed: products of windows straight from the rows they read.
 
 Nothing is gathered, and the mean stands in place of NaN from the start, so that windows that hold NaN cost
-next to nothing more than others and rows that are partly NaN need no second product.
+a little more than others, and rows that are partly NaN need no second product.
 """
-
-from dataclasses import replace
 
 import torch
 
@@ -72,8 +70,7 @@ class NumbaEngine(Engine):
         mended = work.reads * activation.channels * rows / max(len(activation.sites), 1)
         volume = convolution.windows.volume
         plan = plan_windows(activation, convolution.windows, convolution.threshold)
-        return replace(
-            work,
+        return work._replace(
             macs=work.reads * per_read,
             cells=mended + plan.fills * volume * convolution.out_channels,
             writes=work.writes + volume * per_read,

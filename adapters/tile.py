@@ -5,7 +5,6 @@ That pays where kept windows lie together and channels are few.
 """
 
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class TileEngine(Engine):
         """
         products = super().least_workload(kept, activation, convolution)
         cells, writes = kept * activation.channels, 2 * kept * convolution.out_channels
-        return replace(products, cells=cells, writes=writes)
+        return products._replace(cells=cells, writes=writes)
 
     def workload(self, activation: SparseActivation, convolution: Convolution) -> Workload:
         """Say what there is to do.

@@ -5,7 +5,6 @@ Triton comes with torch's builds for GPUs, so there is nothing to install.
 """
 
 import math
-from dataclasses import replace
 
 import torch
 
@@ -69,7 +68,7 @@ class TritonEngine(Engine):
         Returns:
             The amounts.
         """
-        return replace(super().workload(activation, convolution), cells=0)
+        return super().workload(activation, convolution)._replace(cells=0)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows.

@@ -10,7 +10,6 @@ of a window, where a direct product has them relative to each product (docs/engi
 
 import math
 import weakref
-from dataclasses import replace
 
 import torch
 from nansparse.adapters.numba import NumbaEngine
@@ -92,7 +91,7 @@ class WinogradEngine(NumbaEngine):
         macs = reads * channels * computed_channels(kernels, convolution)
         copied = work.cells + reads * channels
         # The windows are found on the grid.
-        return replace(work, macs=work.macs + macs, cells=copied, sites=work.sites + activation.sites.total)
+        return work._replace(macs=work.macs + macs, cells=copied, sites=work.sites + activation.sites.total)
 
     def run(self, activation: SparseActivation, convolution: Convolution) -> SparseActivation:
         """Compute the kept windows, those that read rows which are partly NaN directly.

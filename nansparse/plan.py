@@ -8,6 +8,7 @@ that set.
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,7 +74,8 @@ class WindowPlan:
         self.choices: dict[object, object] = {}
         per_site = activation.channels if activation.partial else 1
         self._kernels = None
-        if not windows.transposed and activation.sites.total < torch.iinfo(torch.int32).max - 2:
+        most = max(activation.sites.total, activation.sites.batch * math.prod(windows.out_grid))
+        if not windows.transposed and most < torch.iinfo(torch.int32).max - 2:
             self._kernels = kernels_for(activation)
             kernels = self._kernels or fused_for(activation)
             if kernels is not None:
@@ -109,14 +111,13 @@ class WindowPlan:
         if isinstance(kernels, Fused):
             nan = nan_per_site(activation, per_site) if activation.partial else None
             numbers, self.nan_cells = fused_plans.kept_windows(kernels, sites, nan, windows, limit)
+            out = Sites(numbers, sites.batch, windows.out_grid, sites.device)
         else:
             nan = nan_per_site(activation, per_site)
-            numbers, self.nan_cells = kept_windows(kernels, nan, windows, limit)
-        same = windows.out_grid == windows.grid and len(numbers) == len(sites)
-        if same and (sites.is_complete or torch.equal(numbers, sites.numbers)):
-            self._out = None
-        else:
-            self._out = Sites(numbers, sites.batch, windows.out_grid, sites.device)
+            out, self.nan_cells = kept_windows(kernels, nan, windows, limit)
+        same = windows.out_grid == windows.grid and len(out) == len(sites)
+        same = same and (sites.is_complete or torch.equal(out.numbers, sites.numbers))
+        self._out = None if same else out
 
     @classmethod
     def of_chosen(cls, activation: SparseActivation, windows: Windows, out: Sites) -> WindowPlan:

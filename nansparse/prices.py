@@ -9,6 +9,7 @@ import platform
 import re
 from dataclasses import dataclass
 from importlib.resources import files
+from operator import mul
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -68,8 +69,7 @@ class Prices:
         Returns:
             Seconds.
         """
-        prices = self.table[engine][str(rank)]
-        return sum(price * amount for price, amount in zip(prices, work.amounts(), strict=True))
+        return sum(map(mul, self.table[engine][str(rank)], work.amounts()))
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-able data.

@@ -1,13 +1,12 @@
 """What an engine has to do for one convolution, in amounts that the planner knows prices for."""
 
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 # Width of the blocks in which CPU libraries compute channels.
 CHANNEL_BLOCK = 16
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(NamedTuple):
     """Amounts of work of one convolution on one engine; a call as such has a price as well.
 
     Attributes:
@@ -30,10 +29,10 @@ class Workload:
         Returns:
             One number for each of `AMOUNTS`.
         """
-        return (1.0, self.macs, self.reads, self.cells, self.writes, self.sites)
+        return (1.0, *self)
 
 
-AMOUNTS = ("call", *(field.name for field in fields(Workload)))
+AMOUNTS = ("call", *Workload._fields)
 
 
 def padded(channels: int, out_channels: int) -> int:

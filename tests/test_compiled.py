@@ -280,6 +280,7 @@ def test_what_would_be_written_into_a_copy_is_refused():
     kernels.run(kernels.cells.sum_rows, rows, where, into=(sums.contiguous(), nans))
 
 
+@pytest.mark.slow
 def test_vectors_of_the_other_width_give_the_same():
     # Which width is used depends on the processor; LLVM writes either for any. Loops of the other width are
     # neither looked for among those that are kept, nor kept.

@@ -11,7 +11,7 @@ from nansparse.compiled.cells import ANY_ORDER
 from nansparse.compiled.windows import reach_of, read_windows
 
 # As in `nansparse.compiled.products`.
-FROM_OTHERS = "7d953aa689c3"
+FROM_OTHERS = "35b8ab7a3afd"
 # Windows that share scratch memory.
 BLOCK = 128
 

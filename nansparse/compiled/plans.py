@@ -14,7 +14,7 @@ from nansparse.windows import Windows
 PADDING = 2
 
 
-def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) -> tuple[Tensor, Tensor]:
+def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) -> tuple[Sites, Tensor]:
     """Find the windows with few NaN cells.
 
     Args:
@@ -24,7 +24,7 @@ def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) ->
         limit: A window is kept if it has fewer.
 
     Returns:
-        Numbers of the kept windows, int64 (M,), and their NaN cells, int32 (M,).
+        The kept windows and their NaN cells, int32 (M,).
     """
     batch, out = nan.shape[0], three(windows.out_grid)
     counts = torch.empty(batch, *out, dtype=torch.int32)
@@ -35,8 +35,12 @@ def kept_windows(kernels: Kernels, nan: Tensor, windows: Windows, limit: int) ->
     total = int(ends[-1]) if len(ends) else 0
     numbers, nan_cells = torch.empty(total, dtype=torch.int64), torch.empty(total, dtype=torch.int32)
     lines = counts.view(len(kept), out[2])
-    kernels.run(kernels.windows.list_windows, lines, limit, ends.sub_(kept), into=(numbers, nan_cells))
-    return numbers, nan_cells
+    row_of = torch.empty_like(lines)
+    listed = (numbers, nan_cells, row_of)
+    kernels.run(kernels.windows.list_windows, lines, limit, ends.sub_(kept), into=listed)
+    found = Sites(numbers, batch, windows.out_grid, nan.device)
+    found.row_of = row_of.view(batch, *windows.out_grid)
+    return found, nan_cells
 
 
 def rows_read(kernels: Kernels, sites: Sites, out: Sites, windows: Windows) -> Tensor:

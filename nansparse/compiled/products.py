@@ -18,7 +18,7 @@ from nansparse.compiled.windows import reach_of, read_windows
 
 # numba keeps compiled loops by the content of their own file alone. What is compiled into them from others
 # stands here as a digest, so that a change there changes this file (tests/test_compiled.py says which).
-FROM_OTHERS = "3099525e588b"
+FROM_OTHERS = "8f6af90af24d"
 # Windows that share the pointers and sums of a chunk, so many that fetching weights into a core's nearest
 # cache is worth it; their sums stay in the next one.
 BLOCK = 384

@@ -80,12 +80,12 @@ def count_windows(nan, geometry, limit, counts, kept):
 
 
 @njit(
-    "void(int32[:, ::1], int64, int64[::1], int64[::1], int32[::1])",
+    "void(int32[:, ::1], int64, int64[::1], int64[::1], int32[::1], int32[:, ::1])",
     parallel=True,
     nogil=True,
     cache=True,
 )
-def list_windows(counts, limit, starts, numbers, nan_cells):
+def list_windows(counts, limit, starts, numbers, nan_cells, row_of):
     """List the kept windows.
 
     Args:
@@ -94,14 +94,18 @@ def list_windows(counts, limit, starts, numbers, nan_cells):
         starts: int64 (lines,), kept windows before each line.
         numbers: int64 (M,), written: numbers of the kept windows.
         nan_cells: int32 (M,), written: their NaN cells.
+        row_of: int32 (lines, w), written: where each window stands in the list; M + 1 for a skipped one.
     """
     lines, w = counts.shape
+    nowhere = np.int32(numbers.shape[0] + 1)
     for line in prange(lines):
         i = starts[line]
         for x in range(w):
+            row_of[line, x] = nowhere
             if counts[line, x] < limit:
                 numbers[i] = line * w + x
                 nan_cells[i] = counts[line, x]
+                row_of[line, x] = np.int32(i)
                 i += 1
 
 

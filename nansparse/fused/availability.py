@@ -36,17 +36,18 @@ class Fused:
         interpreted = type(windows.count_windows).__name__ == "InterpretedFunction"
         self.devices = ("cpu", "cuda") if interpreted else ("cuda",)
 
-    def run(self, launch: Any, *arguments: Any) -> Any:
+    def run(self, launch: Any, *arguments: Any, into: tuple[Any, ...] = ()) -> Any:
         """Run what launches kernels, as `nansparse.compiled.Kernels` runs a loop.
 
         Args:
             launch: A function.
-            *arguments: Its arguments.
+            *arguments: What it reads.
+            into: Its last arguments, what it writes.
 
         Returns:
             What the function returns.
         """
-        return launch(*arguments)
+        return launch(*arguments, *into)
 
 
 def fused_for(x: Held) -> Fused | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -84,6 +85,19 @@ def cases(draw: st.DrawFn, *, transposed: bool, grouping: str, dtype: torch.dtyp
     bias = values(seed + 3, (outputs,), dtype) if draw(st.booleans()) else None
     weight = draw(st.sampled_from((_as_it_is, _strided, _channels_last)))(weight)
     return Case(x, weight, bias, options, draw(engine_thresholds), transposed)
+
+
+def plain_cases(*, transposed: bool, grouping: str, dtype: torch.dtype) -> list[Case]:
+    """List the plainest convolutions of a family: an engine that refuses them all refuses the family."""
+    groups = {"one group": 1, "grouped": 2, "depthwise": 4}[grouping]
+    found = []
+    for kernel, stride in product((*KERNELS[2], *KERNELS[3]), (1, 2)):
+        x = with_nan(values(0, (1, 4, *[5] * len(kernel)), dtype), "sites", 1)
+        weight = values(2, (4, 4 // groups, *kernel), dtype)
+        padding = tuple((k - 1) // 2 for k in kernel)
+        options = {"stride": stride, "dilation": 1, "groups": groups, "padding": padding}
+        found.append(Case(x, weight, None, options, 0.5, transposed))
+    return found
 
 
 def _as_it_is(weight: Tensor) -> Tensor:

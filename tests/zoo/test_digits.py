@@ -16,6 +16,9 @@ from nansparse.zoo.digits_data import HELD_OUT, load_digits
 from nansparse.zoo.digits_training import moved, score_digits_model, train_digits_model
 from tests.oracle import run_by_definition
 
+# It takes seconds, and always says the same.
+scored = cache(score_digits_model)
+
 
 def test_the_shipped_weights_read_digits_they_never_saw() -> None:
     digits, model = load_digits(held_out=True), load_digits_model()
@@ -48,7 +51,7 @@ def test_aggressive_mode_follows_the_definitions(threshold: float, pool_first: b
 
 
 def test_the_score_counts_what_aggressive_mode_costs() -> None:
-    scores = score_digits_model()
+    scores = scored()
     assert scores["images"] == HELD_OUT
     low, high = scores["accuracy_interval"]
     assert low < scores["accuracy"] < high
@@ -100,8 +103,7 @@ def test_augmentation_moves_digits_and_keeps_black_black(generator: torch.Genera
 def test_the_command_prints_accuracy_and_intervals(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two commands ask for the same score, and it takes seconds.
-    monkeypatch.setattr(digits_training, "score_digits_model", cache(score_digits_model))
+    monkeypatch.setattr(digits_training, "score_digits_model", scored)
     output = tmp_path / "digits.json"
     assert main(["zoo", "score", "digits", "--output", str(output)]) == 0
     results = load_results(output)
