@@ -29,10 +29,14 @@ def started(folder: Path, model: str) -> Iterator[subprocess.Popen[str]]:
     command += ["--model", f"tests.prediction.nets:{model}", "--window", "18", "21", "15"]
     command += ["--intensity", "none", "--workers", "2", "--threads", "1"]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    with subprocess.Popen(
+    # Tests in the background of a shell ignore Ctrl-C, and what they start would too.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
+    )  # fmt: skip
+    signal.signal(signal.SIGINT, ours)
+    with process:
         try:
             yield process
         finally:
