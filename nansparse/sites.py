@@ -108,7 +108,7 @@ class Sites:
         Returns:
             This set itself if the mask is its own, so that what was worked out for it is used again.
         """
-        if len(self) and torch.equal(keep, self.mask):
+        if torch.equal(keep, self.mask):
             return self
         return Sites(keep.flatten().nonzero().flatten(), self.batch, self.grid, self.device)
 

@@ -70,6 +70,15 @@ def expected_norm(name: str, x: Tensor) -> Tensor:
     return (((x - mean) / (spread + 1e-5).sqrt()) * weight.view(shape) + bias.view(shape)).float()
 
 
+def magnified(name: str, x: Tensor) -> float:
+    """How much a norm over space magnifies what was rounded: values that lie close together most."""
+    if name not in ("instance", "group"):
+        return 1.0
+    axes = tuple(range(2, x.dim())) if name == "instance" else tuple(range(1, x.dim()))
+    spread = ((x - x.nanmean(axes, keepdim=True)) ** 2).nanmean(axes)
+    return max(1.0, float((spread + 1e-5).rsqrt().nan_to_num(0.0).max()))
+
+
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_chain_is_that_of_torch(data: st.DataObject) -> None:
@@ -91,8 +100,7 @@ def test_any_chain_is_that_of_torch(data: st.DataObject) -> None:
 
     found, _ = caught(lambda x, other: run(norm, x, other), x, other)
     for mine, theirs in zip(found, run(expected_norm, x, other), strict=True):
-        # Of few values that lie close together, a norm over space shows what was rounded.
-        assert_same(mine, theirs, 5e-4 if normed in ("instance", "group") else 2e-5)
+        assert_same(mine, theirs, 2e-5 * magnified(normed, x))
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "sub"])
