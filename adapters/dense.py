@@ -170,11 +170,11 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convo
         extra = [o - windows.full_size(axis) for axis, o in enumerate(windows.out_grid)]
         spread = F.conv_transpose2d if flat else F.conv_transpose3d
         return spread(x, weight, bias, steps, pads, extra, convolution.groups, apart)
-    high = [windows.high_padding(axis) for axis in range(len(windows.grid))]
-    if high != pads:
-        # Uneven padding ("same" with an even kernel), or the rows that a stride leaves over.
-        x = F.pad(x, [side for axis in reversed(range(len(high))) for side in (pads[axis], high[axis])])
-        pads = [0] * len(pads)
+    more = [max(windows.high_padding(axis) - low, 0) for axis, low in enumerate(pads)]
+    if any(more):
+        # Uneven padding, as "same" gives with an even kernel. Where a stride leaves rows over, less is needed
+        # behind than before, and torch leaves them over just so.
+        x = F.pad(x, [side for extra in reversed(more) for side in (0, extra)])
     return (F.conv2d if flat else F.conv3d)(x, weight, bias, steps, pads, apart, convolution.groups)
 
 

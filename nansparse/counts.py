@@ -64,7 +64,8 @@ def _box_sum(counts: Tensor, axis: int, windows: Windows) -> Tensor:
     if windows.kernel[axis] == 1 and step == 1 and low == 0:
         return counts
     span = (out - 1) * step + 1
-    high = windows.high_padding(axis)
+    # Less than none where a stride leaves cells over.
+    high = max(windows.high_padding(axis), 0)
     behind = counts.dim() - 2 - axis
     padded = F.pad(counts, [0, 0] * behind + [low, high])
     total: Tensor | None = None

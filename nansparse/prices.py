@@ -5,6 +5,7 @@ cache folder, one for each device, torch version and number of threads. They are
 """
 
 import json
+import math
 import platform
 import re
 from dataclasses import dataclass
@@ -100,8 +101,11 @@ def read_prices(text: str) -> Prices:
             engine: {rank: tuple(float(p) for p in prices) for rank, prices in ranks.items()}
             for engine, ranks in data["seconds"].items()
         }
-        if any(len(prices) != len(AMOUNTS) for ranks in table.values() for prices in ranks.values()):
+        every = [prices for ranks in table.values() for prices in ranks.values()]
+        if any(len(prices) != len(AMOUNTS) for prices in every):
             raise InputError("prices are missing: run `nansparse calibrate` again")
+        if not all(0 <= price < math.inf for prices in every for price in prices):
+            raise InputError("prices must be numbers of at least 0: run `nansparse calibrate` again")
         return Prices(table, str(data["source"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError("not a file of prices: run `nansparse calibrate` again") from error
@@ -174,8 +178,9 @@ known_prices = _Known()
 def _read(device: torch.device) -> Prices:
     try:
         return read_prices(prices_path(device).read_text())
-    except (OSError, InputError, RuntimeError):
-        # No file, an old one, or no home folder: the shipped prices do, and `nansparse calibrate` says more.
+    except (OSError, UnicodeDecodeError, InputError, RuntimeError):
+        # No file, an old or torn one, or no home folder: the shipped prices do, and `nansparse calibrate` says
+        # more.
         pass
     shipped = files("nansparse") / "default_prices" / f"{device.type}.json"
     if shipped.is_file():

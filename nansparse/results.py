@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +87,20 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
 
     Returns:
         The output, with no marked tensor left.
+
+    Raises:
+        EnableError: If it holds a generator or the like, which computes later.
     """
     seen: set[int] = set()
 
     def release(value: Any) -> Any:
         if isinstance(value, Tensor):
             return _plain(call.untaint(settled(value)), call, form)
+        if isinstance(value, (Iterator, AsyncIterator, Awaitable)):
+            raise EnableError(
+                f"the model returned a {type(value).__name__}, whose work is done after the call, where nansparse "
+                "does not see it: return a list"
+            )
         if id(value) not in seen:
             seen.add(id(value))
             for container, key, held in held_by(value):

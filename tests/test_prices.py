@@ -43,6 +43,9 @@ def test_prices_survive_a_file() -> None:
         json.dumps(PRICES.to_dict() | {"amounts": ["call"]}),
         json.dumps(PRICES.to_dict() | {"seconds": {"dense": {"2": [1.0]}}}),
         json.dumps(PRICES.to_dict() | {"seconds": {"dense": {"2": ["x"] * len(AMOUNTS)}}}),
+        json.dumps(PRICES.to_dict() | {"seconds": {"dense": {"2": [float("nan")] * len(AMOUNTS)}}}),
+        json.dumps(PRICES.to_dict() | {"seconds": {"dense": {"2": [float("inf")] * len(AMOUNTS)}}}),
+        json.dumps(PRICES.to_dict() | {"seconds": {"dense": {"2": [-1.0] * len(AMOUNTS)}}}),
     ],
 )
 def test_a_bad_file_is_refused_with_the_remedy(text: str) -> None:
@@ -63,10 +66,11 @@ def test_the_machines_own_prices_win(home: Path) -> None:
     assert known_prices(CPU) == PRICES
 
 
-def test_a_broken_file_does_not_stop_a_run(home: Path) -> None:
+@pytest.mark.parametrize("torn", [b'{"format": 1', b"\x80\x81", b""])
+def test_a_broken_file_does_not_stop_a_run(home: Path, torn: bytes) -> None:
     path = prices_path(CPU)
     path.parent.mkdir(parents=True)
-    path.write_text('{"format": 1')
+    path.write_bytes(torn)
     assert known_prices(CPU).has("dense", 2)
 
 

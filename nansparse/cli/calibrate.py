@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     )
     from nansparse.evaluation.conditions import find_device, fixed_conditions
     from nansparse.evaluation.tables import markdown
-    from nansparse.imaging.atomic import whole_file
+    from nansparse.imaging.atomic import check_place, whole_file
     from nansparse.prices import known_prices, prices_path
 
     device = find_device(options.device)
@@ -70,6 +70,9 @@ def run(options: argparse.Namespace) -> None:
         engines = [_asked_for(name, device.type) for name in dict.fromkeys(("dense", *options.engines))]
     with fixed_conditions(options.threads or torch.get_num_threads()):
         path = options.output or prices_path(device)
+        if options.output is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        check_place(path)
         measured = [
             measurement
             for some in tqdm(
@@ -78,8 +81,6 @@ def run(options: argparse.Namespace) -> None:
             for measurement in some
         ]
         prices = fit_prices(measured, device)
-    if options.output is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(prices.to_dict(), indent=1) + "\n")
     known_prices.forget()

@@ -185,6 +185,17 @@ def test_one_sample_of_few_channels(name, grid, channels, pattern):
 
 
 @engines
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("grid", [(1, 6), (2, 1, 7)], ids=str)
+def test_windows_that_end_before_the_first_cell(name, grid, dtype):
+    """Padding, and a stride that leaves the whole axis over."""
+    x = with_nan(values(0, (1, 2, *grid), dtype), "sites", 1)
+    weight, bias = values(1, (3, 2, *[1] * len(grid)), dtype), values(2, (3,), dtype)
+    case = Case(x, weight, bias, {"groups": 1, "stride": 5, "padding": 2}, 0.5, transposed=False)
+    assert_holds(run(registry.get(name), case), case)
+
+
+@engines
 @given(seed=st.integers(0, 999))
 @settings(max_examples=8)
 def test_batch_mates_are_independent(name, seed):

@@ -72,6 +72,17 @@ def test_the_command_writes_prices(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [p.name for p in tmp_path.iterdir()] == ["prices.json"]
 
 
+def test_where_nothing_can_be_written_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibration, "measure_layers", lambda *_: pytest.fail("it was measured first"))
+    (tmp_path / ".cache").write_text("a file")
+    assert main(["calibrate", "--output", str(tmp_path / "nowhere" / "prices.json")]) == 2
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert main(["calibrate"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
 @pytest.mark.usefixtures("small")
 def test_engines_can_be_chosen_and_dense_is_always_among_them(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"

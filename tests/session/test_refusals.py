@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -242,3 +243,31 @@ def test_an_engine_name_can_be_taken_once():
     engine = nansparse.registry.get("dense")
     with pytest.raises(InputError, match="an engine named 'dense' is registered already"):
         nansparse.registry.register(engine)
+
+
+class Later(nn.Conv2d):
+    """Computes when its output is asked for."""
+
+    def __init__(self, how: Callable[[Iterator[Tensor]], Any]) -> None:
+        super().__init__(1, 2, 3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(super(Later, self).forward(x) for _ in range(2))
+
+
+async def _awaited(parts: Iterator[Tensor]) -> list[Tensor]:
+    return list(parts)
+
+
+@pytest.mark.parametrize(
+    "how", [lambda parts: parts, lambda parts: {"parts": map(F.relu, parts)}, _awaited], ids=str
+)
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_an_output_that_is_computed_later(how):
+    model = Later(how).eval()
+    with nansparse.enable(model), pytest.raises(EnableError, match="return a list"):
+        model(image())
+    model = Later(list).eval()
+    with nansparse.enable(model):
+        assert len(model(image())) == 2
