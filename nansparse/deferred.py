@@ -18,15 +18,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from nansparse.activation import SparseActivation
-from nansparse.fallback import changes_first
-from nansparse.marked import strides_of
+from nansparse.changes import may_change
 from nansparse.nesting import shallow_map
 from nansparse.questions import is_question
-
-# Operations that change memory without saying so, or after which it may be changed where nobody sees it.
-_MAY_CHANGE = frozenset(
-    {"__set__", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"}
-)
+from nansparse.strides import strides_of
 
 
 class DeferredTensor(torch.Tensor):
@@ -158,7 +153,7 @@ class Deferral:
         """
         if not self._any:
             return args, kwargs
-        if _changes(func, args, kwargs):
+        if may_change(func, args, kwargs):
             # What is about to change may be what a step was going to read.
             self.finish()
         return shallow_map(settled, args), shallow_map(settled, kwargs)
@@ -180,14 +175,3 @@ def settled(value: Any) -> Any:
         The plain tensor, or the value itself.
     """
     return value.settled() if isinstance(value, DeferredTensor) else value
-
-
-def _changes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether an operation may change memory; what hands out its address lets others do so."""
-    name, schema = getattr(func, "__name__", ""), getattr(func, "_schema", None)
-    if "out" in kwargs or name in _MAY_CHANGE:
-        return True
-    if schema is not None:
-        return bool(schema.is_mutable)
-    # What has no name either (a traced layer) may do anything.
-    return not name or changes_first(func, args, kwargs)

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from nansparse.activation import SparseActivation
+from nansparse.changes import HANDS_OUT, operation_name, written
 from nansparse.errors import NansparseError
-from nansparse.marked import MarkedTensor
+from nansparse.marked import MarkedTensor, settled
 from nansparse.unpooling import PoolMemory
 
 if TYPE_CHECKING:
@@ -34,22 +35,29 @@ def run_dense(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[st
         Its result, marked where it holds NaN or is a view of a marked tensor.
     """
     name = operation_name(func)
-    target = kwargs.get("out", args[0] if args and changes_first(func, args, kwargs) else None)
+    targets = written(func, args, kwargs)
     if name == "__setitem__" and all(isinstance(arg, MarkedTensor) for arg in (args[0], args[2])):
         args[0].take_back(args[2], args[1])
-    dense = _Dense(target)
+    leaves = tree_flatten((args, kwargs))[0]
+    if name in HANDS_OUT:
+        for leaf in leaves:
+            settled(leaf)
+    dense = _Dense(targets)
     with call.recorded(name) as facts:
         facts.update(engine="dense (untaught)", densified=1)
-        if any(_remembers_ties(leaf) for leaf in tree_flatten((args, kwargs))[0]):
+        if any(_remembers_ties(leaf) for leaf in leaves):
             facts["note"] = TIES_LOST
         result = func(*tree_map(dense, args), **tree_map(dense, kwargs))
-    if isinstance(target, MarkedTensor):
-        _give_back(dense.copies[id(target)][1], target, name)
-        return target if isinstance(result, Tensor) else result
-    written = [t for t in tree_flatten(target)[0] if isinstance(t, Tensor)]
-    for tensor in written:
-        call.tainted.add(tensor)
-    return result if written else tree_map(lambda value: _marked(call, value, dense), result)
+    own: dict[int, Tensor] = {}
+    for target in targets:
+        if isinstance(target, MarkedTensor):
+            changed = dense.copies[id(target)][1]
+            _give_back(changed, target, name)
+            own[id(changed)] = target
+        else:
+            call.tainted.add(target)
+            own[id(target)] = target
+    return tree_map(lambda value: own[id(value)] if id(value) in own else _marked(call, value, dense), result)
 
 
 def _remembers_ties(value: Any) -> bool:
@@ -60,8 +68,8 @@ def _remembers_ties(value: Any) -> bool:
 class _Dense:
     """Turns marked tensors into dense ones, each once, and remembers which became which."""
 
-    def __init__(self, target: Any) -> None:
-        self.target = target
+    def __init__(self, targets: list[Tensor]) -> None:
+        self.targets = {id(target) for target in targets}
         self.copies: dict[int, tuple[MarkedTensor, Tensor]] = {}
 
     def __call__(self, value: Any) -> Any:
@@ -70,7 +78,7 @@ class _Dense:
         if id(value) not in self.copies:
             dense = value.dense()
             # Others may read what a marked tensor stands for: only a copy is written to.
-            self.copies[id(value)] = (value, dense.clone() if value is self.target else dense)
+            self.copies[id(value)] = (value, dense.clone() if id(value) in self.targets else dense)
         return self.copies[id(value)][1]
 
 
@@ -94,41 +102,3 @@ def _marked(call: ModelCall, value: Any, dense: _Dense) -> Any:
 
 def _storage(x: Tensor) -> int:
     return x.untyped_storage().data_ptr()
-
-
-def operation_name(func: Any) -> str:
-    """Name a torch function as users know it.
-
-    Args:
-        func: What a TorchFunctionMode is given.
-
-    Returns:
-        Its name; "Tensor.T" and the like for properties.
-    """
-    name = getattr(func, "__name__", repr(func))
-    if name in ("__get__", "__set__"):
-        return f"Tensor.{getattr(func.__self__, '__name__', '?')}"
-    return name
-
-
-def changes_first(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether an operation changes its first argument in place.
-
-    Args:
-        func: The operation.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
-    Returns:
-        True for methods such as `add_`, for `+=`, for item assignment and where a flag `inplace` is set.
-    """
-    name = operation_name(func)
-    if name.startswith("__"):
-        return name == "__setitem__" or (
-            name.startswith("__i") and name not in ("__invert__", "__index__", "__int__", "__iter__")
-        )
-    if name.endswith("_") or kwargs.get("inplace"):
-        return True
-    code = getattr(func, "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code is not None else ()
-    return "inplace" in names and names.index("inplace") < len(args) and bool(args[names.index("inplace")])

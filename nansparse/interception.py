@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from nansparse.changes import changes_first, operation_name
 from nansparse.deferred import Deferral
-from nansparse.fallback import changes_first, operation_name, run_dense
+from nansparse.fallback import run_dense
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
 from nansparse.nesting import shallow_map
@@ -90,6 +91,9 @@ class CatchCalls(TorchFunctionMode):
                 return tree_map(self._mark_copy, func(*args, **kwargs))
             args, kwargs = self._untainted(func, args, kwargs)
         result = self._routed(func, args, kwargs)
+        if args is not given:
+            # What torch hands back, as in-place operations do, is the very tensor that the model has.
+            result = next((g for g, a in zip(given, args, strict=True) if result is a), result)
         if func is Tensor.__getitem__ and isinstance(result, MarkedTensor):
             result.index = args[1]
         return result

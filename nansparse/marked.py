@@ -2,21 +2,28 @@
 
 It says the shape, dtype, device and strides of the tensor it stands for, and holds one of four payloads: a
 `SparseActivation`, an `Unpooled` activation, the `PoolMemory` behind pooling indices, or a plain tensor with
-NaN (any other rank). Used outside of a run, it turns into the dense tensor, NaN included.
+NaN (any other rank). One that outlives its run, kept by a hook or as state of the model, is used like the
+dense tensor, NaN included.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+import copy
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from nansparse.activation import SparseActivation
 from nansparse.errors import NansparseError
+from nansparse.questions import is_question
+from nansparse.strides import strides_of
 from nansparse.unpooling import PoolMemory, Unpooled
+
+if TYPE_CHECKING:
+    from nansparse.model_call import ModelCall
 
 Payload = SparseActivation | Unpooled | PoolMemory | Tensor
 
@@ -36,6 +43,8 @@ class MarkedTensor(torch.Tensor):
     _seen: int
     # Where in another marked tensor this one was found, if it was made by indexing.
     index: Any = None
+    # Whether the payload is a dense tensor that nobody else holds.
+    _settled = False
 
     @staticmethod
     def __new__(
@@ -44,6 +53,7 @@ class MarkedTensor(torch.Tensor):
         *,
         channels_last: bool = False,
         view_of: MarkedTensor | None = None,
+        call: ModelCall | None = None,
     ) -> MarkedTensor:
         """Wrap a payload.
 
@@ -52,11 +62,12 @@ class MarkedTensor(torch.Tensor):
             payload: What this tensor stands for.
             channels_last: Whether its strides say so.
             view_of: The tensor whose memory it would share.
+            call: The call of the model that it belongs to.
 
         Returns:
             The wrapper.
         """
-        del view_of
+        del view_of, call
         shape = torch.Size(payload.shape)
         return torch.Tensor._make_wrapper_subclass(
             cls,
@@ -67,10 +78,16 @@ class MarkedTensor(torch.Tensor):
         )
 
     def __init__(
-        self, payload: Payload, *, channels_last: bool = False, view_of: MarkedTensor | None = None
+        self,
+        payload: Payload,
+        *,
+        channels_last: bool = False,
+        view_of: MarkedTensor | None = None,
+        call: ModelCall | None = None,
     ) -> None:
         """Keep the payload."""
         self._channels_last = channels_last
+        self._call = None if call is None else weakref.ref(call)
         self._payload = payload
         self._alias = _Alias() if view_of is None else view_of._alias
         self._seen = len(self._alias.writers)
@@ -95,9 +112,25 @@ class MarkedTensor(torch.Tensor):
         Args:
             payload: The new payload, of the same shape.
         """
-        self._payload = payload
+        self._payload, self._settled = payload, False
         self._alias.writers.append(id(self))
         self._seen = len(self._alias.writers)
+
+    @property
+    def running(self) -> ModelCall | None:
+        """The call of the model that this tensor belongs to, until it is over."""
+        call = None if self._call is None else self._call()
+        return None if call is None or call.over else call
+
+    def settle(self) -> Tensor:
+        """Hold the dense tensor from here on, whose memory others may see and change.
+
+        Returns:
+            That tensor, the same one every time.
+        """
+        if not self._settled:
+            self._payload, self._settled = self.dense().clone(), True
+        return self.dense()
 
     def take_back(self, part: MarkedTensor, index: Any) -> None:
         """Make `x[index] += y` work: the part that was changed in place is put back where it was taken from.
@@ -140,13 +173,58 @@ class MarkedTensor(torch.Tensor):
         return dense if self._channels_last else dense.contiguous()
 
     @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation that no mode has caught: the run is over, or this is another thread."""
+        del types
+        if is_question(func) and args and isinstance(args[0], MarkedTensor):
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs or {})
+        return _run_unseen(func, args, kwargs or {})
+
+    @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub forgets that it is a classmethod
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run any operation outside of a run on the dense tensor."""
+        """Run an operation that torch functions do not show, as those inside a scripted function."""
         del types
-        dense_args = tree_map(densified, args)
-        return func(*dense_args, **tree_map(densified, kwargs or {}))
+        return _run_unseen(func, args, kwargs or {})
+
+    def __copy__(self) -> Tensor:
+        """Share memory with another tensor."""
+        call = self.running
+        return copy.copy(self.settle()) if call is None else call.wrap(self.payload, self)
+
+    def as_subclass(self, cls: type[Tensor]) -> Any:
+        """Share memory with a tensor of another class; within a run a plain one stays marked."""
+        call = self.running
+        if call is not None and cls in (Tensor, MarkedTensor):
+            return call.wrap(self.payload, self)
+        made = self.settle().as_subclass(cls)
+        if call is not None:
+            call.tainted.add(made)
+        return made
+
+
+def _run_unseen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    marked = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, MarkedTensor)]
+    call = next((one.running for one in marked if one.running is not None), None)
+    if call is not None:
+        return call.run_unseen(func, args, kwargs)
+    result = func(*tree_map(settled, args), **tree_map(settled, kwargs))
+    # What torch hands back, as in-place operations do, is the very tensor that was given.
+    return next((one for one in marked if one._payload is result), result)
+
+
+def settled(value: Any) -> Any:
+    """Let a marked tensor hold its dense tensor, and leave anything else alone.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The dense tensor, or the value itself.
+    """
+    return value.settle() if isinstance(value, MarkedTensor) else value
 
 
 def densified(value: Any) -> Any:
@@ -166,25 +244,3 @@ def _same_index(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_same_index, one, other))
     known = (int, slice, type(Ellipsis))
     return isinstance(one, known) and type(one) is type(other) and one == other
-
-
-@lru_cache(maxsize=256)
-def strides_of(shape: torch.Size, *, channels_last: bool) -> list[int]:
-    """Say how a tensor lies in memory.
-
-    Args:
-        shape: Its shape.
-        channels_last: Whether channels come last; else they lie as the shape says.
-
-    Returns:
-        Cells from one entry of each axis to the next.
-    """
-    order = list(range(len(shape)))
-    if channels_last and len(shape) in (4, 5):
-        order = [0, *range(2, len(shape)), 1]
-    strides = [0] * len(shape)
-    step = 1
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= max(shape[axis], 1)
-    return strides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nansparse.activation import SparseActivation
+from nansparse.changes import operation_name
+from nansparse.errors import NansparseError
+from nansparse.fallback import run_dense
 from nansparse.marked import MarkedTensor, Payload
 from nansparse.nesting import with_changed
 from nansparse.policy import Policy
@@ -22,6 +26,8 @@ from nansparse.trials import Turn
 from nansparse.uniform import find_uniform
 from nansparse.uniform_regions import UniformRegions
 
+# Words in the names of operations for which NaN has rules of its own.
+DEFINED = ("conv", "max_pool", "max_unpool", "group_norm", "instance_norm")
 Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -37,10 +43,13 @@ class ModelCall:
         uniform: Where tensors without NaN repeat themselves.
         holds_nan: Whether anything was marked so far.
         turn: The call's part in the trials of `marking="when-it-pays"`; None when every layer marks.
+        over: Whether the model has returned.
+        refusal: An error that may reach the caller as another one: TorchScript keeps the traceback only.
     """
 
     turn: Turn | None = None
-    holds_nan = False
+    refusal: NansparseError | None = None
+    holds_nan = over = False
 
     def __init__(self, policy: Policy, record: RunRecord, model: nn.Module, *, channels_last: bool) -> None:
         """Name the modules.
@@ -54,6 +63,7 @@ class ModelCall:
         self.policy, self.record, self.channels_last = policy, record, channels_last
         self.names = {id(module): name for name, module in model.named_modules()}
         self.tainted, self.uniform = TaintedStorages(), UniformRegions()
+        self._thread = threading.get_ident()
 
     def wrap(self, payload: Payload, view_of: MarkedTensor | None = None) -> MarkedTensor:
         """Hand a payload to the model.
@@ -66,7 +76,7 @@ class ModelCall:
             The marked tensor.
         """
         self.record.marked = self.holds_nan = True
-        return MarkedTensor(payload, channels_last=self.channels_last, view_of=view_of)
+        return MarkedTensor(payload, channels_last=self.channels_last, view_of=view_of, call=self)
 
     def mark(self, x: Tensor) -> Tensor:
         """Mark a dense tensor if it holds NaN.
@@ -129,6 +139,36 @@ class ModelCall:
             The argument, or a marked tensor in its place.
         """
         return self.mark(value) if self.tainted.holds(value) else value
+
+    def run_unseen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation on marked tensors that no mode has caught, on dense tensors.
+
+        Args:
+            func: The operation.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            Its result, marked where it holds NaN.
+
+        Raises:
+            NansparseError: If this is not the thread of the call, or NaN does not spread here as IEEE
+                arithmetic has it.
+        """
+        name = operation_name(func)
+        if threading.get_ident() != self._thread:
+            raise NansparseError(
+                f"{name} ran on a marked activation in another thread than the model, where nansparse does "
+                "not see what follows: run all branches of the model in its own thread"
+            )
+        if any(family in name for family in DEFINED):
+            self.refusal = NansparseError(
+                f"{name} ran on a marked activation where nansparse does not see it (inside a scripted or "
+                "traced function, or with torch functions disabled): call it from Python"
+            )
+            raise self.refusal
+        with torch._C.DisableTorchFunction():
+            return run_dense(self, func, args, kwargs)
 
     def layer(self) -> str:
         """Find the innermost module whose method is running.

@@ -179,8 +179,7 @@ def _read(device: torch.device) -> Prices:
     try:
         return read_prices(prices_path(device).read_text())
     except (OSError, UnicodeDecodeError, InputError, RuntimeError):
-        # No file, an old or torn one, or no home folder: the shipped prices do, and `nansparse calibrate` says
-        # more.
+        # No file, an old or torn one, or no home folder: the shipped prices do.
         pass
     shipped = files("nansparse") / "default_prices" / f"{device.type}.json"
     if shipped.is_file():

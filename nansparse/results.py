@@ -98,8 +98,8 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
             return _plain(call.untaint(settled(value)), call, form)
         if isinstance(value, (Iterator, AsyncIterator, Awaitable)):
             raise EnableError(
-                f"the model returned a {type(value).__name__}, whose work is done after the call, where nansparse "
-                "does not see it: return a list"
+                f"the model returned a {type(value).__name__}, whose work is done after the call, where "
+                "nansparse does not see it: return a list"
             )
         if id(value) not in seen:
             seen.add(id(value))

@@ -120,6 +120,7 @@ class Session:
 
         Raises:
             EnableError: If the call cannot run here, with the remedy.
+            RuntimeError: Whatever the model raises; in place of TorchScript's, what nansparse refused.
         """
         if getattr(_running, "session", None) is not None:
             if _running.session is self:
@@ -146,8 +147,12 @@ class Session:
                     with nullcontext() if idle else CatchCalls(call, HANDLERS, ALWAYS, STEPS, REGIONS):
                         out = forward(*args, **kwargs)
                 out = released(out, call, form)
+        except RuntimeError as error:
+            if call.refusal is None:
+                raise
+            raise call.refusal from error
         finally:
-            _running.session = None
+            _running.session, call.over = None, True
             call.uniform.clear()
         if trials is not None and turn is not None:
             trials.finish(turn, self._now(turn, form) - start, form.cells)

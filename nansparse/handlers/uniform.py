@@ -13,7 +13,8 @@ from nansparse.functional.pooling import pooling_windows
 from nansparse.handlers.arguments import bind, named_functions
 from nansparse.handlers.averages import WINDOW
 from nansparse.handlers.pointwise import BINARY, CHANGES_FIRST, DROPOUT, UNARY
-from nansparse.handlers.resampling import INTERPOLATE, PAD, interpolation_reads
+from nansparse.handlers.resampling import INTERPOLATE, PAD
+from nansparse.interpolation import interpolation_reads
 from nansparse.uniform import Uniform
 from nansparse.uniform_regions import Rule, UniformRegions
 

@@ -191,6 +191,33 @@ def test_a_change_in_place_is_seen_under_every_name() -> None:
     assert_equal_bits(found, model(last(1, X)))
 
 
+class SwishInPlace(torch.autograd.Function):
+    """As memory-efficient activations are written."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x.mul_(torch.sigmoid(x))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def test_a_change_in_place_gives_the_tensor_itself() -> None:
+    def model(x: Tensor) -> tuple[Tensor, ...]:
+        y = norm(x)
+        assert y.add_(1) is y
+        assert F.silu(y, inplace=True) is y
+        z = norm(x)
+        return y, SwishInPlace.apply(z), z
+
+    x = last(1, X)
+    found, _ = caught(model, x)
+    with torch.no_grad():
+        assert_equal_bits(found, model(x))
+
+
 METADATA: dict[str, Callable[[Tensor], Any]] = {
     "data": lambda y: setattr(y, "data", torch.zeros_like(y)),
     "unsqueeze_": lambda y: y.unsqueeze_(0),

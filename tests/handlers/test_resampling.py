@@ -34,7 +34,7 @@ def assert_as_torch(x: torch.Tensor, function: Any, tolerance: float = 1e-5) -> 
     grid=grids(),
     pattern=patterns,
     mode=st.sampled_from(["nearest", "nearest-exact", "linear"]),
-    scale=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0, 3.0]),
+    scale=st.sampled_from([0.5, 0.7, 1.0, 1.5, 2.0, 3.0]) | st.floats(0.6, 4.0),
     by_size=st.booleans(),
     align=st.booleans(),
     recompute=st.booleans(),
@@ -59,6 +59,22 @@ def test_interpolation(
     else:
         options.update(scale_factor=scale, recompute_scale_factor=recompute)
     assert_as_torch(x, lambda x: F.interpolate(x, **options))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "mode", "layout"),
+    [
+        (21, 1.035843299268218, "nearest", torch.contiguous_format),
+        (26, 2.0110108117506846, "nearest", torch.channels_last),
+        (5, 5.4, "bilinear", torch.channels_last),
+    ],
+)
+def test_where_a_position_comes_close_to_a_cell_torch_decides(
+    size: int, scale: float, mode: str, layout: torch.memory_format
+) -> None:
+    x = holed(2, (1, 3, size, size), "half").contiguous(memory_format=layout)
+    x[:, :, ::3] = torch.nan
+    assert_as_torch(x, lambda x: F.interpolate(x, scale_factor=scale, mode=mode))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
