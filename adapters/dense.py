@@ -97,15 +97,9 @@ class DenseEngine(Engine):
         values = _convolve(image, convolution.weight, convolution.bias, convolution)
         # Of one sample in NCHW, as a layer with one input channel may give, this would be a view by columns.
         out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels).contiguous()
-        kernels = None if convolution.windows.transposed else kernels_for(values)
-        if kernels is None:
-            add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
-        elif plan.fills and not _computed_again(activation, plan):
-            add_means(kernels, out, activation, convolution, plan)
-        elif plan.fills:
-            which = plan.filled
-            places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
-            multiply_filled(kernels, out, activation, convolution, plan, which=which, outputs=places)
+        # On a GPU, to ask for their number would mean to wait for it.
+        if activation.device.type != "cpu" or plan.fills:
+            _fill(out, zeroed, activation, convolution, plan)
         if len(plan.out) < LEFT_ON_GRID * plan.out.total:
             return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
         return SparseActivation(plan.out, out, partial=False, laid_out=True)
@@ -129,6 +123,21 @@ class DenseEngine(Engine):
             numbers = sites.numbers.index_select(0, holes)
             grid[numbers] = grid.index_select(0, numbers).masked_fill_(mask, 0.0)
         return grid
+
+
+def _fill(
+    out: Tensor, zeroed: Tensor, activation: SparseActivation, convolution: Convolution, plan: WindowPlan
+) -> None:
+    """Add what the means in place of NaN contribute to windows that were multiplied with zeros there."""
+    kernels = None if convolution.windows.transposed else kernels_for(out)
+    if kernels is None:
+        add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
+    elif not _computed_again(activation, plan):
+        add_means(kernels, out, activation, convolution, plan)
+    else:
+        which = plan.filled
+        places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
+        multiply_filled(kernels, out, activation, convolution, plan, which=which, outputs=places)
 
 
 def _computed_again(activation: SparseActivation, plan: WindowPlan) -> bool:

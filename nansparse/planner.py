@@ -2,9 +2,10 @@
 
 An engine says how much work a convolution is for it (`nansparse.workload`); the prices of that work were
 measured, on this machine by `nansparse calibrate` or elsewhere for the prices that come with the package. A
-prediction is their product. Where no cell is NaN the dense engine runs, unless another one is predicted to be
-faster by more than predictions err. An engine without prices for the device is not chosen by "auto"; where
-there are no prices at all, as on a GPU that was not measured, the one engine made for such devices is.
+prediction is their product. Layers in which nothing is left out or filled have prices of their own; there the
+dense engine runs, unless another one is predicted to be faster by more than predictions err. An engine
+without prices for the device is not chosen by "auto"; where there are no prices at all, as on a GPU that was
+not measured, the one engine made for such devices is.
 """
 
 from dataclasses import dataclass, field, replace
@@ -63,8 +64,9 @@ def choose_engine(
     """
     if wanted == "auto":
         prices = known_prices(activation.device) if prices is None else prices
-        choice = _ranked(registry, activation, convolution, prices)
-        return choice if _leaves_out(activation, convolution) else _rather_dense(choice)
+        complete = not _leaves_out(activation, convolution)
+        choice = _ranked(registry, activation, convolution, prices, complete=complete)
+        return _rather_dense(choice) if complete else choice
     names = [wanted, *(["dense"] if wanted != "dense" else [])]
     able, reasons = [], []
     for engine in (registry.get(name) for name in names if name == wanted or name in registry.names()):
@@ -93,11 +95,16 @@ def _rather_dense(choice: Choice) -> Choice:
 
 
 def _ranked(
-    registry: Registry, activation: SparseActivation, convolution: Convolution, prices: Prices
+    registry: Registry,
+    activation: SparseActivation,
+    convolution: Convolution,
+    prices: Prices,
+    *,
+    complete: bool,
 ) -> Choice:
     rank = len(convolution.windows.grid)
     priced = [registry.get(name) for name in registry.names() if _may_be_chosen(name, rank, prices)]
-    least = _least_seconds(priced, activation, convolution, prices)
+    least = _least_seconds(priced, activation, convolution, prices, complete=complete)
     able: list[Engine] = []
     forecast: dict[str, float] = {}
     for engine in sorted(priced, key=lambda e: least[e.name]):
@@ -108,7 +115,7 @@ def _ranked(
             able.append(engine)
             if prices.has(engine.name, rank):
                 work = engine.workload(activation, convolution)
-                forecast[engine.name] = prices.seconds(engine.name, rank, work)
+                forecast[engine.name] = prices.seconds(engine.name, rank, work, complete=complete)
     if not able:
         raise EngineError("no engine can run this convolution: the dense one is gone, install again")
 
@@ -125,16 +132,21 @@ def _may_be_chosen(name: str, rank: int, prices: Prices) -> bool:
 
 
 def _least_seconds(
-    engines: list[Engine], activation: SparseActivation, convolution: Convolution, prices: Prices
+    engines: list[Engine],
+    activation: SparseActivation,
+    convolution: Convolution,
+    prices: Prices,
+    *,
+    complete: bool,
 ) -> dict[str, float]:
     """Predict what each engine cannot be spared."""
     rank = len(convolution.windows.grid)
-    least = {engine.name: prices.least(engine.name, rank) for engine in engines}
+    least = {engine.name: prices.least(engine.name, rank, complete=complete) for engine in engines}
     if convolution.groups > 1 or not prices.table:
         return least
     kept = len(plan_windows(activation, convolution.windows, convolution.threshold).out)
     for engine in engines:
         if prices.has(engine.name, rank):
             work = engine.least_workload(kept, activation, convolution)
-            least[engine.name] = prices.seconds(engine.name, rank, work)
+            least[engine.name] = prices.seconds(engine.name, rank, work, complete=complete)
     return least

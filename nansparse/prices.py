@@ -23,12 +23,25 @@ from nansparse.workload import AMOUNTS, Workload
 FORMAT = 1
 
 
+def kind_of(rank: int, *, complete: bool = False) -> str:
+    """Name the layers that share prices.
+
+    Args:
+        rank: Number of spatial axes.
+        complete: Whether nothing is left out or filled, where engines are spared what they do otherwise.
+
+    Returns:
+        "2" or "3"; "2 complete" or "3 complete".
+    """
+    return f"{rank} complete" if complete else str(rank)
+
+
 @dataclass(frozen=True)
 class Prices:
     """Seconds per amount of work.
 
     Attributes:
-        table: Engine to number of axes ("2" or "3") to seconds, one for each of `AMOUNTS`.
+        table: Engine to kind of layer (see `kind_of`) to seconds, one for each of `AMOUNTS`.
         source: Where they come from, for people.
     """
 
@@ -45,32 +58,49 @@ class Prices:
         Returns:
             True if it has.
         """
-        return str(rank) in self.table.get(engine, {})
+        return kind_of(rank) in self.table.get(engine, {})
 
-    def least(self, engine: str, rank: int) -> float:
+    def of(self, engine: str, rank: int, *, complete: bool = False) -> tuple[float, ...]:
+        """Find the prices of an engine.
+
+        Args:
+            engine: Name of an engine with prices.
+            rank: Number of spatial axes.
+            complete: Whether nothing is left out or filled; the prices of other layers, where such layers
+                have none of their own.
+
+        Returns:
+            Seconds, one for each of `AMOUNTS`.
+        """
+        kinds = self.table[engine]
+        return kinds.get(kind_of(rank, complete=complete)) or kinds[kind_of(rank)]
+
+    def least(self, engine: str, rank: int, *, complete: bool = False) -> float:
         """Say what a call costs that has nothing to do.
 
         Args:
             engine: Name of an engine.
             rank: Number of spatial axes.
+            complete: Whether nothing is left out or filled.
 
         Returns:
             Seconds; infinity for an engine without prices.
         """
-        return self.table[engine][str(rank)][0] if self.has(engine, rank) else float("inf")
+        return self.of(engine, rank, complete=complete)[0] if self.has(engine, rank) else float("inf")
 
-    def seconds(self, engine: str, rank: int, work: Workload) -> float:
+    def seconds(self, engine: str, rank: int, work: Workload, *, complete: bool = False) -> float:
         """Predict a convolution.
 
         Args:
             engine: Name of an engine with prices.
             rank: Number of spatial axes.
             work: How much it has to do.
+            complete: Whether nothing is left out or filled.
 
         Returns:
             Seconds.
         """
-        return sum(map(mul, self.table[engine][str(rank)], work.amounts()))
+        return sum(map(mul, self.of(engine, rank, complete=complete), work.amounts()))
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON-able data.

@@ -128,6 +128,21 @@ def test_rows_that_are_partly_nan_and_filled_windows_cost_cells() -> None:
     assert work.cells - spread(some) == pytest.approx(work.reads * 4 * 3 / 24)
 
 
+def test_layers_in_which_nothing_is_left_out_have_prices_of_their_own() -> None:
+    prices = flat(dense=9.0, gather=1.0)
+    prices.table["dense"]["2 complete"] = tuple(1.1 * p for p in PER_CALL)
+    activation, convolution = layer()
+    assert choose_engine(nansparse.registry, "auto", activation, convolution, prices).forecast["dense"] == 9.0
+    whole = SparseActivation.from_dense(torch.rand(1, 4, 8, 8))
+    choice = choose_engine(nansparse.registry, "auto", whole, convolution, prices)
+    assert choice.forecast == {"gather": 1.0, "dense": 1.1}
+    # Predictions err by more than that.
+    assert [engine.name for engine in choice.engines] == ["dense", "gather"]
+    prices.table["gather"]["2 complete"] = tuple(0.1 * p for p in PER_CALL)
+    choice = choose_engine(nansparse.registry, "auto", whole, convolution, prices)
+    assert [engine.name for engine in choice.engines] == ["gather", "dense"]
+
+
 def test_more_work_changes_the_choice() -> None:
     prices = Prices({"dense": {"2": (0, 1.0, 0, 0, 0, 0)}, "gather": {"2": (0, 2.0, 0, 0, 0, 0)}}, "made up")
     chosen = []

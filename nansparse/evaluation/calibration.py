@@ -19,7 +19,7 @@ from nansparse.engine import Engine
 from nansparse.evaluation.masks import nan_mask
 from nansparse.evaluation.timing import time_interleaved
 from nansparse.pool import RowPool
-from nansparse.prices import Prices, device_name
+from nansparse.prices import Prices, device_name, kind_of
 from nansparse.windows import convolution_windows
 from nansparse.workload import AMOUNTS
 
@@ -46,8 +46,9 @@ LAYERS_ON_GPU = {
         (1, 32, 96),
     ),
 }
-# Shares of the sites that are kept, in one compact region, and in scattered blocks of so many sites an axis.
-COMPACT = (0.97, 0.6, 0.3, 0.1)
+# Shares of the sites that are kept: all, in one compact region, or in scattered blocks of so many sites an
+# axis.
+COMPACT = (1.0, 0.97, 0.6, 0.3, 0.1)
 SCATTERED = ((0.6, 8), (0.2, 8), (0.7, 1))
 # The same with NaN in single channels, as after unpooling: the share of the cells.
 SINGLE = ((0.6, 0.02), (0.3, 0.02))
@@ -69,12 +70,14 @@ class Measurement:
         rank: Number of spatial axes.
         amounts: Its work, one number for each of `AMOUNTS`.
         seconds: Median time.
+        complete: Whether nothing was left out or filled.
     """
 
     engine: str
     rank: int
     amounts: tuple[float, ...]
     seconds: float
+    complete: bool = False
 
 
 def _layers(device: torch.device) -> dict[int, tuple[tuple[int, int, int], ...]]:
@@ -140,6 +143,7 @@ def _measure(
             rank,
             engine.workload(activation, convolution).amounts(),
             times[engine.name].median / SHARING,
+            activation.sites.is_complete and not activation.partial,
         )
         for engine in able
     ]
@@ -171,13 +175,14 @@ def fit_prices(measurements: Sequence[Measurement], device: torch.device) -> Pri
         The prices.
     """
     table: dict[str, dict[str, tuple[float, ...]]] = {}
-    for engine in dict.fromkeys(m.engine for m in measurements):
-        for rank in dict.fromkeys(m.rank for m in measurements if m.engine == engine):
-            chosen = [m for m in measurements if (m.engine, m.rank) == (engine, rank)]
-            amounts = torch.tensor([m.amounts for m in chosen], dtype=torch.float64)
-            seconds = torch.tensor([m.seconds for m in chosen], dtype=torch.float64)
-            fitted = nonnegative_fit(amounts / seconds[:, None], torch.ones_like(seconds))
-            table.setdefault(engine, {})[str(rank)] = tuple(fitted.tolist())
+    alike: dict[tuple[str, str], list[Measurement]] = {}
+    for m in measurements:
+        alike.setdefault((m.engine, kind_of(m.rank, complete=m.complete)), []).append(m)
+    for (engine, kind), chosen in alike.items():
+        amounts = torch.tensor([m.amounts for m in chosen], dtype=torch.float64)
+        seconds = torch.tensor([m.seconds for m in chosen], dtype=torch.float64)
+        fitted = nonnegative_fit(amounts / seconds[:, None], torch.ones_like(seconds))
+        table.setdefault(engine, {})[kind] = tuple(fitted.tolist())
     threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     return Prices(table, f"{device_name(device)}{threads}, torch {torch.__version__}")
 
@@ -215,9 +220,8 @@ def prediction_error(prices: Prices, measurements: Sequence[Measurement]) -> dic
     """
     errors: dict[str, list[float]] = {}
     for m in measurements:
-        predicted = math.fsum(
-            p * a for p, a in zip(prices.table[m.engine][str(m.rank)], m.amounts, strict=True)
-        )
+        found = prices.of(m.engine, m.rank, complete=m.complete)
+        predicted = math.fsum(p * a for p, a in zip(found, m.amounts, strict=True))
         errors.setdefault(m.engine, []).append(abs(predicted / m.seconds - 1))
     return {engine: sorted(values)[len(values) // 2] for engine, values in errors.items()}
 
@@ -234,9 +238,9 @@ def price_rows(prices: Prices) -> list[dict[str, str]]:
     return [
         {
             "engine": engine,
-            "axes": rank,
+            "layers": f"{kind[0]}D{kind[1:]}",
             **{f"ns / {name}": f"{1e9 * p:.3g}" for name, p in zip(AMOUNTS, table, strict=True)},
         }
-        for engine, ranks in prices.table.items()
-        for rank, table in ranks.items()
+        for engine, kinds in prices.table.items()
+        for kind, table in kinds.items()
     ]
