@@ -18,6 +18,7 @@ from nansparse.fill import add_fill_terms
 from nansparse.plan import WindowPlan, plan_windows
 from nansparse.pool import make_room
 from nansparse.scratch import Scratch
+from nansparse.strides import as_image, as_rows
 from nansparse.threshold import is_skipped
 from nansparse.workload import Workload, padded
 
@@ -91,14 +92,9 @@ class DenseEngine(Engine):
             grids = activation.sites.total * activation.channels, plan.out.total * convolution.out_channels
             make_room(sum(grids))
         zeroed = self._zeroed_grid(activation)
-        image = zeroed.view(activation.sites.batch, *activation.sites.grid, activation.channels).movedim(
-            -1, 1
-        )
-        values = _convolve(image, convolution.weight, convolution.bias, convolution)
-        # Of one sample in NCHW, as a layer with one input channel may give, this would be a view by columns.
-        out = values.movedim(1, -1).reshape(plan.out.total, convolution.out_channels).contiguous()
-        # On a GPU, to ask for their number would mean to wait for it.
-        if activation.device.type != "cpu" or plan.fills:
+        image = as_image(zeroed, activation.sites.batch, activation.sites.grid)
+        out = as_rows(_convolve(image, convolution.weight, convolution.bias, convolution))
+        if activation.partial or not activation.sites.is_complete:
             _fill(out, zeroed, activation, convolution, plan)
         if len(plan.out) < LEFT_ON_GRID * plan.out.total:
             return SparseActivation(plan.out, out.index_select(0, plan.out.numbers), partial=False)
@@ -132,9 +128,9 @@ def _fill(
     kernels = None if convolution.windows.transposed else kernels_for(out)
     if kernels is None:
         add_fill_terms(out, zeroed, activation, convolution, plan, laid_out=True)
-    elif not _computed_again(activation, plan):
+    elif plan.fills and not _computed_again(activation, plan):
         add_means(kernels, out, activation, convolution, plan)
-    else:
+    elif plan.fills:
         which = plan.filled
         places = which if plan.out.is_complete else plan.out.numbers.index_select(0, which)
         multiply_filled(kernels, out, activation, convolution, plan, which=which, outputs=places)
@@ -179,11 +175,10 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convo
         extra = [o - windows.full_size(axis) for axis, o in enumerate(windows.out_grid)]
         spread = F.conv_transpose2d if flat else F.conv_transpose3d
         return spread(x, weight, bias, steps, pads, extra, convolution.groups, apart)
-    more = [max(windows.high_padding(axis) - low, 0) for axis, low in enumerate(pads)]
-    if any(more):
+    if any(windows.further_behind):
         # Uneven padding, as "same" gives with an even kernel. Where a stride leaves rows over, less is needed
         # behind than before, and torch leaves them over just so.
-        x = F.pad(x, [side for extra in reversed(more) for side in (0, extra)])
+        x = F.pad(x, [side for more in reversed(windows.further_behind) for side in (0, more)])
     return (F.conv2d if flat else F.conv3d)(x, weight, bias, steps, pads, apart, convolution.groups)
 
 

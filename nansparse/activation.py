@@ -19,6 +19,7 @@ from nansparse.compiled import kernels_for
 from nansparse.nan_rows import rows_with_nan, rows_with_numbers
 from nansparse.pending import Pending
 from nansparse.sites import Sites
+from nansparse.strides import as_image, as_rows
 
 # Share of the sites from which on rows are left on the grid: below it the passes over rows that carry
 # nothing outweigh the copies.
@@ -163,8 +164,7 @@ class SparseActivation:
             Its sparse form.
         """
         batch, grid = x.shape[0], x.shape[2:]
-        # A batch of one in the usual memory format would otherwise give a transposed view.
-        rows = x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()
+        rows = as_rows(x)
         keep, partial = rows_with_numbers(rows)
         if keep is None:
             return cls(Sites(None, batch, grid, x.device), rows, partial=False)
@@ -190,7 +190,7 @@ class SparseActivation:
                 rows = rows.index_fill(0, self.sites.missing, fill)
             else:
                 rows = self.sites.spread(rows, fill)
-        return rows.view(self.sites.batch, *self.sites.grid, self.channels).movedim(-1, 1)
+        return as_image(rows, self.sites.batch, self.sites.grid)
 
     def with_values(self, values: Tensor | Pending) -> "SparseActivation":
         """Give the same sites other values, in the form that is held, NaN where they were NaN.

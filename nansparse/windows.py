@@ -12,7 +12,7 @@ Spatial axes are in tensor order throughout, whatever their number.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import index
 
 import torch
@@ -89,6 +89,11 @@ class Windows:
         reach = self.dilation[axis] * (self.kernel[axis] - 1)
         last = (self.out_grid[axis] - 1) * self.stride[axis] - self.padding[axis]
         return last + reach + 1 - self.grid[axis]
+
+    @cached_property
+    def further_behind(self) -> Ints:
+        """Padding cells that are needed on the high side of each axis beyond those on the low side."""
+        return tuple(max(self.high_padding(axis) - low, 0) for axis, low in enumerate(self.padding))
 
     def full_size(self, axis: int) -> int:
         """Say how long the output of a transposed convolution is before output padding.
