@@ -176,7 +176,7 @@ class MarkedTensor(torch.Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation that no mode has caught: the run is over, or this is another thread."""
         del types
-        if is_question(func) and args and isinstance(args[0], MarkedTensor):
+        if is_question(func) and args and isinstance(args[0], MarkedTensor) and not args[0]._settled:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs or {})
         return _run_unseen(func, args, kwargs or {})

@@ -242,6 +242,13 @@ def test_a_kept_tensor_is_changed_like_any_other(kept, change):
     assert bool((kept == 3.0).all())
 
 
+def test_a_kept_tensor_may_change_its_shape(kept):
+    shape = kept.shape
+    assert kept.unsqueeze_(0).shape == kept.shape == (1, *shape)
+    assert kept.squeeze_(0).transpose_(2, 3).stride(3) == kept.stride(3) > 1
+    assert len({kept: 1}) == 1
+
+
 def saved(x: Tensor) -> Tensor:
     file = io.BytesIO()
     torch.save(x, file)
