@@ -14,6 +14,8 @@ LINEAR = {"bilinear": 2, "trilinear": 3}
 NEAREST = ("nearest", "nearest-exact")
 # Of cells in a row, no output place reads two that are so far apart.
 APART = 4
+# From so many channels on torch takes another way.
+CHANNELS = 4
 
 
 def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]] | None:
@@ -33,11 +35,20 @@ def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tenso
     # The output grid, and the errors of torch, from a tensor without data.
     names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
     stand_in = torch.empty(x.shape, dtype=torch.float32, device="meta")
-    out = F.interpolate(stand_in, **{n: bound[n] for n in names}).shape
+    try:
+        out = F.interpolate(stand_in, **{n: bound[n] for n in names}).shape
+    except ZeroDivisionError:
+        # No output place: tensors with data get a better message.
+        return None
+    if 0 in out or 0 in x.shape:
+        return None
     scales = [None] * rank if bound["recompute_scale_factor"] else _per_axis(bound["scale_factor"], rank)
     axes = [_Axis(x, at, out[at + 2], scale, bound) for at, scale in enumerate(scales)]
     if mode in NEAREST:
-        return [axis.nearest()[:, None] for axis in axes], []
+        whole = all(axis.is_doubled for axis in axes)
+        options = {n: bound[n] for n in names}
+        found = [axis.doubled() for axis in axes] if whole else _nearest(x, options)
+        return [cells[:, None] for cells in found], []
     cells, weights = zip(*(axis.linear() for axis in axes), strict=True)
     return list(cells), list(weights)
 
@@ -46,6 +57,26 @@ def _per_axis(scale: Any, rank: int) -> list[float | None]:
     if scale is None or isinstance(scale, (int, float)):
         return [scale] * rank
     return list(scale)
+
+
+def _nearest(x: Tensor, options: dict[str, Any]) -> list[Tensor]:
+    """Let torch interpolate the cells' own numbers, on an image of the same kind and size."""
+    rank = x.dim() - 2
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    lines = [torch.arange(size, dtype=dtype, device=x.device) for size in x.shape[2:]]
+    numbers = torch.stack(torch.meshgrid(*lines, indexing="ij"))[:, None]
+    found = F.interpolate(_like(x, numbers), **options)[:, 0]
+    along = [(at, *[slice(None) if axis == at else 0 for axis in range(rank)]) for at in range(rank)]
+    return [found[index].long() for index in along]
+
+
+def _like(x: Tensor, image: Tensor) -> Tensor:
+    """Lay an image of one channel out as another one lies in memory, with some of its channels."""
+    channels, layout = min(x.shape[1], CHANNELS), torch.contiguous_format
+    # Of one channel, memory looks the same either way.
+    if channels > 1 and x.stride(1) == 1:
+        layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    return image.expand(-1, channels, *image.shape[2:]).contiguous(memory_format=layout)
 
 
 class _Axis:
@@ -66,10 +97,16 @@ class _Axis:
         # Types of half the width are interpolated at positions of this one.
         self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
 
-    def nearest(self) -> Tensor:
-        """Say which cell each output place reads, int64 (out,)."""
-        numbers = torch.arange(self.size, dtype=self.dtype, device=self.x.device)
-        return self._interpolated(numbers[None])[0].long()
+    @property
+    def is_doubled(self) -> bool:
+        """Whether there are 1, 2, 4, ... output places a cell, so that no position is rounded."""
+        factor = self.out // self.size
+        exact = self.out == factor * self.size and factor & (factor - 1) == 0
+        return exact and self.scale in (None, factor)
+
+    def doubled(self) -> Tensor:
+        """Say which cell each output place reads there, int64 (out,)."""
+        return torch.arange(self.out, device=self.x.device) // (self.out // self.size)
 
     def linear(self) -> tuple[Tensor, Tensor]:
         """Say which two cells each output place reads, int64 (out, 2), and their weights."""
@@ -107,13 +144,7 @@ class _Axis:
         Returns:
             (L, out).
         """
-        channels = min(self.x.shape[1], 2)
-        shape = self._along(self.size, 1)
-        layout = torch.contiguous_format
-        # Of one channel, memory looks the same either way.
-        if channels > 1 and self.x.stride(1) == 1:
-            layout = torch.channels_last if self.rank == 2 else torch.channels_last_3d
-        image = lines.view(-1, 1, *shape).expand(-1, channels, *shape).contiguous(memory_format=layout)
+        image = _like(self.x, lines.view(-1, 1, *self._along(self.size, 1)))
         options: dict[str, Any] = {"mode": self.mode}
         if self.scale is None:
             options["size"] = self._along(self.out, 1)

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from nansparse.activation import SparseActivation
+from nansparse.changes import written
 from nansparse.errors import NansparseError
+from nansparse.nesting import same_index
 from nansparse.questions import is_question
 from nansparse.strides import strides_of
 from nansparse.unpooling import PoolMemory, Unpooled
@@ -113,6 +115,10 @@ class MarkedTensor(torch.Tensor):
             payload: The new payload, of the same shape.
         """
         self._payload, self._settled = payload, False
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Let the tensors that would share memory know."""
         self._alias.writers.append(id(self))
         self._seen = len(self._alias.writers)
 
@@ -139,12 +145,8 @@ class MarkedTensor(torch.Tensor):
             part: What is about to be assigned.
             index: Where.
         """
-        changes = self._alias.writers[self._seen :]
-        if (
-            part._alias is self._alias
-            and all(w == id(part) for w in changes)
-            and _same_index(part.index, index)
-        ):
+        by_part = all(writer == id(part) for writer in self._alias.writers[self._seen :])
+        if part._alias is self._alias and by_part and same_index(part.index, index):
             self._seen = len(self._alias.writers)
 
     def sparse(self) -> SparseActivation:
@@ -158,7 +160,9 @@ class MarkedTensor(torch.Tensor):
             return payload.everywhere
         if isinstance(payload, SparseActivation):
             return payload
-        return SparseActivation.from_dense(self.dense())
+        dense = self.dense()
+        # Steps that are put off read it later, and others may write to it by then.
+        return SparseActivation.from_dense(dense.clone() if self._settled else dense)
 
     def dense(self) -> Tensor:
         """Give the dense tensor in the memory format that the model runs in.
@@ -176,9 +180,11 @@ class MarkedTensor(torch.Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation that no mode has caught: the run is over, or this is another thread."""
         del types
-        if is_question(func) and args and isinstance(args[0], MarkedTensor) and not args[0]._settled:
+        if is_question(func) and args and isinstance(args[0], MarkedTensor):
+            # What is settled may have another shape by now.
+            asked = args[0]._payload if args[0]._settled else args[0]
             with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs or {})
+                return func(asked, *args[1:], **kwargs or {})
         return _run_unseen(func, args, kwargs or {})
 
     @classmethod
@@ -211,6 +217,9 @@ def _run_unseen(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if call is not None:
         return call.run_unseen(func, args, kwargs)
     result = func(*tree_map(settled, args), **tree_map(settled, kwargs))
+    for changed in written(func, args, kwargs):
+        if isinstance(changed, MarkedTensor):
+            changed.note_change()
     # What torch hands back, as in-place operations do, is the very tensor that was given.
     return next((one for one in marked if one._payload is result), result)
 
@@ -237,10 +246,3 @@ def densified(value: Any) -> Any:
         The dense tensor, or the value itself.
     """
     return value.dense() if isinstance(value, MarkedTensor) else value
-
-
-def _same_index(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(_same_index, one, other))
-    known = (int, slice, type(Ellipsis))
-    return isinstance(one, known) and type(one) is type(other) and one == other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -12,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from nansparse.activation import SparseActivation
 from nansparse.changes import operation_name
+from nansparse.deferred import settled as settled_steps
 from nansparse.errors import NansparseError
 from nansparse.fallback import run_dense
-from nansparse.marked import MarkedTensor, Payload
+from nansparse.marked import MarkedTensor, Payload, densified, settled
 from nansparse.nesting import with_changed
 from nansparse.policy import Policy
 from nansparse.record import RunRecord
@@ -26,8 +29,10 @@ from nansparse.trials import Turn
 from nansparse.uniform import find_uniform
 from nansparse.uniform_regions import UniformRegions
 
-# Words in the names of operations for which NaN has rules of its own.
-DEFINED = ("conv", "max_pool", "max_unpool", "group_norm", "instance_norm")
+# Operations for which NaN has rules of its own, by what stands in their names.
+DEFINED = re.compile(
+    r"conv|max_pool|max_unpool|avg_pool|_norm|^(mean|var|std|var_mean|std_mean|linear|matmul|(add|b|badd?b)?mm)\b"
+)
 Handler = Callable[["ModelCall", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -103,6 +108,8 @@ class ModelCall:
         """
 
         def mark(value: Tensor) -> Tensor:
+            # Those that an earlier run left behind.
+            value = settled_steps(settled(value))
             if _holds_nan(value):
                 return self._marked(value.as_subclass(Tensor))
             known = value.dim() in (4, 5) and value.dtype == torch.float32 and value.device.type == "cpu"
@@ -156,12 +163,15 @@ class ModelCall:
                 arithmetic has it.
         """
         name = operation_name(func)
+        if name in ("__repr__", "__format__"):
+            # Of a debugger, perhaps in a thread of its own.
+            return func(*tree_map(densified, args), **kwargs)
         if threading.get_ident() != self._thread:
             raise NansparseError(
                 f"{name} ran on a marked activation in another thread than the model, where nansparse does "
                 "not see what follows: run all branches of the model in its own thread"
             )
-        if any(family in name for family in DEFINED):
+        if DEFINED.search(name):
             self.refusal = NansparseError(
                 f"{name} ran on a marked activation where nansparse does not see it (inside a scripted or "
                 "traced function, or with torch functions disabled): call it from Python"

@@ -112,3 +112,19 @@ def shallow_map(change: Callable[[Any], Any], values: Any) -> Any:
     if type(values) in (list, tuple):
         return type(values)(shallow_map(change, value) for value in values)
     return change(values)
+
+
+def same_index(one: Any, other: Any) -> bool:
+    """Compare what two item accesses put between brackets.
+
+    Args:
+        one: An index.
+        other: Another one.
+
+    Returns:
+        True if it is sure that they name the same items.
+    """
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same_index, one, other))
+    known = (int, slice, type(Ellipsis))
+    return isinstance(one, known) and type(one) is type(other) and one == other

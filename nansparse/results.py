@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nansparse.deferred import settled
+from nansparse.deferred import DeferredTensor, settled
 from nansparse.errors import EnableError, InputError, UnexpectedNaNError
 from nansparse.marked import MarkedTensor
 from nansparse.nesting import held_by, put, tensors_in
@@ -19,6 +19,10 @@ from nansparse.nesting import held_by, put, tensors_in
 if TYPE_CHECKING:
     from nansparse.model_call import ModelCall
 
+# Tensors whose class says nothing about the outputs.
+_PLAIN = (nn.Parameter, MarkedTensor, DeferredTensor)
+# What does its work when it is asked for.
+LATER = (GeneratorType, AsyncGeneratorType, CoroutineType, map, filter, zip)
 _UNEXPECTED = (
     "the model's output holds NaN that no pooling and no input made (NaN or Inf weights, overflow, a "
     "logarithm, a division): run the model without nansparse to see where it starts"
@@ -71,9 +75,7 @@ class InputForm:
             and any(p.requires_grad for p in model.parameters()),
             cells=sum(t.numel() for t in tensors),
             device=tensors[0].device if tensors else torch.device("cpu"),
-            like=next(
-                (t for t in tensors if type(t) is not Tensor and not isinstance(t, nn.Parameter)), None
-            ),
+            like=next((t for t in tensors if type(t) is not Tensor and not isinstance(t, _PLAIN)), None),
         )
 
 
@@ -96,7 +98,7 @@ def released(out: Any, call: ModelCall, form: InputForm) -> Any:
     def release(value: Any) -> Any:
         if isinstance(value, Tensor):
             return _plain(call.untaint(settled(value)), call, form)
-        if isinstance(value, (Iterator, AsyncIterator, Awaitable)):
+        if isinstance(value, LATER):
             raise EnableError(
                 f"the model returned a {type(value).__name__}, whose work is done after the call, where "
                 "nansparse does not see it: return a list"

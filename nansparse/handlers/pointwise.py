@@ -153,9 +153,14 @@ def _same(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if not isinstance(x, MarkedTensor):
         return NotImplemented
     name = func.__name__
-    if name in ("contiguous", "detach_", "requires_grad_"):
+    if name in ("detach_", "requires_grad_") or (
+        name == "contiguous" and x.is_contiguous(*args[1:], **kwargs)
+    ):
         return x
-    return call.wrap(x.payload, view_of=None if name == "clone" else x)
+    if name in ("clone", "contiguous"):
+        # A dense payload may be written to by others, see `MarkedTensor.settle`.
+        return call.wrap(x.payload.clone() if isinstance(x.payload, Tensor) else x.payload)
+    return call.wrap(x.payload, view_of=x)
 
 
 def _cast(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -165,6 +170,8 @@ def _cast(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return NotImplemented
     rest = [a.dtype if isinstance(a, MarkedTensor) else a for a in args[1:]]
     options = {k: v for k, v in kwargs.items() if k != "memory_format"}
+    # It takes a tensor only.
+    func = Tensor.to if func is Tensor.type_as else func
     values = func(x.payload.values, *rest, **options)
     if values is x.payload.values:
         return x

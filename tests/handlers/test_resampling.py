@@ -77,6 +77,32 @@ def test_where_a_position_comes_close_to_a_cell_torch_decides(
     assert_as_torch(x, lambda x: F.interpolate(x, scale_factor=scale, mode=mode))
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "last"),
+    [
+        ((1, 4, 2, 110), {"mode": "nearest", "scale_factor": (2.3, 3.0)}, False),
+        ((1, 8, 150, 100), {"mode": "nearest-exact", "size": (55, 185)}, True),
+        ((1, 8, 2, 2, 7), {"mode": "nearest", "scale_factor": 2.3}, True),
+        ((1, 8, 20, 70), {"mode": "nearest-exact", "scale_factor": 4}, False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torch_takes_other_ways_for_other_sizes(
+    shape: tuple[int, ...], options: dict[str, Any], last: bool, dtype: torch.dtype
+) -> None:
+    x = holed(2, shape, "half", dtype)
+    x[:, :, 1::3] = torch.nan
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    assert_as_torch(x, lambda x: F.interpolate(x, **options))
+
+
+def test_no_output_place_is_the_error_of_torch() -> None:
+    x = holed(4, (1, 2, 12, 10), "half")
+    with pytest.raises(RuntimeError, match="should be greater than 0"):
+        caught(lambda x: F.interpolate(x, scale_factor=0.05, recompute_scale_factor=True, mode="bilinear"), x)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_interpolation_in_other_types(dtype: torch.dtype) -> None:
     x = holed(3, (1, 4, 6, 5), "half", dtype)

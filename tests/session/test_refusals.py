@@ -273,3 +273,6 @@ def test_an_output_that_is_computed_later(how):
     model = Later(list).eval()
     with nansparse.enable(model, output_nan="keep"):
         assert all(part.isnan().any() for part in model(holed))
+    model = Later(lambda parts: (next(parts), io.StringIO(), iter([1]))).eval()
+    with nansparse.enable(model):
+        assert model(holed)[0].isfinite().all()

@@ -172,6 +172,48 @@ def test_what_has_rules_of_its_own_is_refused_where_it_is_not_seen():
         outcome(disabled)
 
 
+@torch.jit.script
+def scripted_mean(x: Tensor):
+    return x - x.mean([2, 3], keepdim=True)
+
+
+@torch.jit.script
+def scripted_norm(x: Tensor):
+    return F.instance_norm(x)
+
+
+@pytest.mark.parametrize("step", [scripted_mean, scripted_norm], ids=["mean", "norm"])
+def test_statistics_where_they_are_not_seen_are_refused(step):
+    """NaN would erase the sample there."""
+    with pytest.raises(NansparseError, match="call it from Python"):
+        outcome(step)
+
+
+def test_a_refusal_does_not_hide_what_the_model_raises_later():
+    def step(x: Tensor) -> Tensor:
+        with pytest.raises(RuntimeError):
+            scripted_mean(x)
+        raise RuntimeError("my own")
+
+    with pytest.raises(RuntimeError, match="my own"):
+        outcome(step)
+
+
+def test_a_debugger_in_another_thread_may_look():
+    shown: list[str] = []
+
+    def step(x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            shown.append(pool.submit(repr, x).result())
+        shown.append(f"{x}")
+        shown.append(f"{x[0, 0, 0, 9]:.3f}")
+        return x
+
+    outcome(step)
+    assert all(text.startswith("tensor(") for text in shown[:2])
+    assert float(shown[2]) is not None
+
+
 def test_a_branch_in_another_thread_is_refused():
     def branch(x: Tensor) -> Tensor:
         with ThreadPoolExecutor(1) as pool:
@@ -292,3 +334,53 @@ def test_state_that_a_model_keeps_can_be_reset_between_runs():
         model.held.zero_()
         expected = F.conv2d(x, model.weight, model.bias, padding=1)
         torch.testing.assert_close(model(x), expected)
+
+
+def test_a_clone_of_what_others_may_write_to_is_a_copy():
+    def step(x: Tensor) -> Tensor:
+        array = x.numpy()
+        copied, held = x.clone(), F.relu(x + 0)
+        array[:] = 3.0
+        assert not (copied == 3.0).any()
+        assert not (held == 3.0).any()
+        return copied
+
+    torch.testing.assert_close(outcome(step), outcome(lambda x: x), equal_nan=True)
+
+
+def test_another_memory_format_is_a_copy():
+    def step(x: Tensor) -> Tensor:
+        x.contiguous(memory_format=torch.channels_last).add_(100.0)
+        assert x.contiguous() is x
+        return x
+
+    torch.testing.assert_close(outcome(step), outcome(lambda x: x), equal_nan=True)
+
+
+def test_a_kept_tensor_is_an_input_like_any_other(kept):
+    model = nn.Conv2d(4, 2, 3).eval()
+    with nansparse.enable(model), torch.no_grad():
+        out, expected = model(kept), model(kept + 0)
+    assert type(out) is Tensor
+    assert torch.equal(out, expected)
+
+
+def test_a_kept_tensor_of_another_shape_says_so_within_a_run(kept):
+    kept.unsqueeze_(0)
+    seen: list[Any] = []
+    outcome(lambda x: seen.append((kept.shape, kept.dim(), len(kept), kept[0].shape)) or x)
+    shape = tuple(kept[0].shape)
+    assert seen == [((1, *shape), 5, 1, shape)]
+
+
+def test_a_change_through_another_name_after_the_run_is_told():
+    names: list[Tensor] = []
+
+    def step(x: Tensor) -> Tensor:
+        names.extend((x, x.detach()))
+        return x
+
+    outcome(step)
+    names[1].fill_(2.0)
+    with pytest.raises(NansparseError, match="changed in place through a view"):
+        names[0] + 0
