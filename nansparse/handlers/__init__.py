@@ -11,6 +11,7 @@ from nansparse.handlers import (
     adaptive,
     averages,
     convolution,
+    native_norms,
     normalization,
     pointwise,
     pooling,
@@ -22,7 +23,10 @@ from nansparse.handlers import (
 from nansparse.handlers.deferring import STEPS
 from nansparse.model_call import Handler
 
-FAMILIES = (convolution, pooling, adaptive, unpooling, normalization, averages, resampling, pointwise, shape)
+FAMILIES = (
+    *(convolution, pooling, adaptive, unpooling, normalization, native_norms, averages),
+    *(resampling, pointwise, shape),
+)
 HANDLERS: dict[Any, Handler] = {
     func: handler for family in FAMILIES for func, handler in family.HANDLERS.items()
 }

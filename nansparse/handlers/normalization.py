@@ -20,19 +20,20 @@ from nansparse.handlers.statistics import PIECE, part_statistics
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import Handler, ModelCall
 from nansparse.pending import Pending, steps_for
+from nansparse.strides import as_image, as_rows
 
 BATCH_NORM = [("input", REQUIRED), ("running_mean", REQUIRED), ("running_var", REQUIRED), ("weight", None)]
 BATCH_NORM = [*BATCH_NORM, ("bias", None), ("training", False), ("momentum", 0.1), ("eps", 1e-5)]
-_INSTANCE = [
+INSTANCE_NORM = [
     ("input", REQUIRED),
     ("running_mean", None),
     ("running_var", None),
     ("weight", None),
     ("bias", None),
 ]
-_INSTANCE = [*_INSTANCE, ("use_input_stats", True), ("momentum", 0.1), ("eps", 1e-5)]
-_GROUP = [("input", REQUIRED), ("num_groups", REQUIRED), ("weight", None), ("bias", None), ("eps", 1e-5)]
-_LAYER = [
+INSTANCE_NORM = [*INSTANCE_NORM, ("use_input_stats", True), ("momentum", 0.1), ("eps", 1e-5)]
+GROUP_NORM = [("input", REQUIRED), ("num_groups", REQUIRED), ("weight", None), ("bias", None), ("eps", 1e-5)]
+LAYER_NORM = [
     ("input", REQUIRED),
     ("normalized_shape", REQUIRED),
     ("weight", None),
@@ -43,16 +44,6 @@ _LAYER = [
 
 BUFFERS = ("running_mean", "running_var", "weight", "bias")
 REAL_ONLY = "statistics over the real values only"
-
-
-def as_image(rows: Tensor) -> Tensor:
-    """View rows (P, C) as (1, C, P, 1), channels last: torch's vectorised layout for channel-wise work."""
-    return rows.view(1, len(rows), 1, -1).permute(0, 3, 1, 2)
-
-
-def as_rows(image: Tensor) -> Tensor:
-    """View an image (1, C, P, 1) as rows (P, C)."""
-    return image.permute(0, 2, 3, 1).reshape(image.shape[2], image.shape[1])
 
 
 def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -70,7 +61,9 @@ def _batch_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[
     steps = None if kernels is None else pending_norm(kernels, activation.values, bound)
     if steps is not None:
         return call.wrap(activation.with_values(steps))
-    image = as_image(activation.values)
+    values = activation.values
+    # torch's vectorised layout for channel-wise work.
+    image = as_image(values, 1, (len(values), 1))
     values = as_rows(func(image, mean, variance, weight, bias, False, bound["momentum"], bound["eps"]))
     return call.wrap(activation.with_values(values))
 
@@ -93,7 +86,7 @@ def pending_norm(kernels: Kernels | Fused, rows: Tensor, bound: dict[str, Any]) 
 
 
 def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    bound = bind(_INSTANCE, args, kwargs)
+    bound = bind(INSTANCE_NORM, args, kwargs)
     if bound is None or bound["input"].dim() not in (4, 5):
         return NotImplemented
     if not bound["use_input_stats"]:
@@ -105,7 +98,7 @@ def _instance_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: di
 
 
 def _group_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    bound = bind(_GROUP, args, kwargs)
+    bound = bind(GROUP_NORM, args, kwargs)
     if bound is None or bound["input"].dim() not in (4, 5):
         return NotImplemented
     return _per_sample(call, func.__name__, bound["input"].sparse(), bound["num_groups"], bound)
@@ -174,7 +167,7 @@ def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def _layer_norm(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    bound = bind(_LAYER, args, kwargs)
+    bound = bind(LAYER_NORM, args, kwargs)
     if bound is None:
         return NotImplemented
     with call.recorded(func.__name__) as facts:

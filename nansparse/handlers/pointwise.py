@@ -9,10 +9,10 @@ from torch import Tensor
 from nansparse.activation import SparseActivation
 from nansparse.handlers.alignment import aligned, combined, read_operands
 from nansparse.handlers.arguments import named_functions
-from nansparse.handlers.normalization import as_image, as_rows
 from nansparse.marked import MarkedTensor
 from nansparse.model_call import ModelCall
 from nansparse.pending import Pending
+from nansparse.strides import as_image, as_rows
 
 # Each maps NaN to NaN (tests/handlers/test_pointwise.py holds every one of them to it).
 UNARY = [
@@ -79,7 +79,8 @@ def _prelu(call: ModelCall, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if steps is not None and not steps.is_bent and is_slope(weight, steps):
         slope = weight.detach().expand(channels).clone()
         return call.wrap(activation.with_values(steps.bent(slope, activation)))
-    return call.wrap(activation.with_values(as_rows(func(as_image(activation.values), weight))))
+    image = as_image(activation.values, 1, (len(activation.values), 1))
+    return call.wrap(activation.with_values(as_rows(func(image, weight))))
 
 
 def _bent(

@@ -119,7 +119,14 @@ def test_prelu_knows_its_channels(weights):
 
 
 @pytest.mark.parametrize(
-    "cast", [Tensor.double, Tensor.half, lambda x: x.to(torch.bfloat16), lambda x: x.to(x)]
+    "cast",
+    [
+        Tensor.double,
+        Tensor.half,
+        lambda x: x.to(torch.bfloat16),
+        lambda x: x.to(x),
+        lambda x: x.double().type_as(x),
+    ],
 )
 def test_casts_keep_the_sites(cast):
     x = holed(6, (2, 4, 5, 3), "half")

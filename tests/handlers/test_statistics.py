@@ -20,6 +20,10 @@ OPERATIONS = {
     "group": lambda x: F.group_norm(x, 2, WEIGHT, BIAS),
     "batch": lambda x: F.batch_norm(x, None, None, WEIGHT, BIAS, training=True),
     "layer": lambda x: F.layer_norm(x, x.shape[1:]),
+    "torch.instance": lambda x: torch.instance_norm(x, WEIGHT, BIAS, None, None, True, 0.1, 1e-5, False),
+    "torch.group": lambda x: torch.group_norm(x, 2, WEIGHT, bias=BIAS),
+    "torch.batch": lambda x: torch.batch_norm(x, WEIGHT, BIAS, None, None, True, 0.1, 1e-5, False),
+    "torch.layer": lambda x: torch.layer_norm(x, x.shape[1:]),
 }
 AVERAGES = {
     "adaptive": lambda x: (F.adaptive_avg_pool2d if x.dim() == 4 else F.adaptive_avg_pool3d)(x, 1),
