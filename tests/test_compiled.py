@@ -65,7 +65,7 @@ def geometry(data: st.DataObject, grid: tuple[int, ...]) -> Windows:
 
 
 @given(data=st.data(), rank=st.sampled_from([2, 3]), partial=st.booleans(), laid_out=st.booleans())
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_plans_are_those_of_torch(data, rank, partial, laid_out):
     activation = drawn(data, rank, partial=partial, laid_out=laid_out)
     windows = geometry(data, activation.sites.grid)
@@ -212,7 +212,7 @@ def test_a_tie_anywhere_is_found(data, rank):
 
 
 @given(data=st.data(), rank=st.sampled_from([2, 3]))
-@settings(max_examples=120)
+@settings(max_examples=80)
 def test_rows_are_combined_as_torch_does(data, rank):
     grid = tuple(data.draw(st.integers(1, 6)) for _ in range(rank))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**16)))
