@@ -105,10 +105,8 @@ class CatchCalls(TorchFunctionMode):
         result = handler(self.call, func, args, kwargs) if handler is not None else NotImplemented
         if result is not NotImplemented:
             return result
-        if not marked:
-            return func(*args, **kwargs)
-        if is_question(func):
-            # The tensor itself answers, in whatever shape it is by now.
+        if not marked or is_question(func):
+            # A marked tensor answers itself, in whatever shape it is by now.
             return func(*args, **kwargs)
         return run_dense(self.call, func, args, kwargs)
 

@@ -34,9 +34,10 @@ def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tenso
         return None
     # The output grid, and the errors of torch, from a tensor without data.
     names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+    options = {name: bound[name] for name in names}
     stand_in = torch.empty(x.shape, dtype=torch.float32, device="meta")
     try:
-        out = F.interpolate(stand_in, **{n: bound[n] for n in names}).shape
+        out = F.interpolate(stand_in, **options).shape
     except ZeroDivisionError:
         # No output place: tensors with data get a better message.
         return None
@@ -46,7 +47,6 @@ def interpolation_reads(bound: dict[str, Any]) -> tuple[list[Tensor], list[Tenso
     axes = [_Axis(x, at, out[at + 2], scale, bound) for at, scale in enumerate(scales)]
     if mode in NEAREST:
         whole = all(axis.is_doubled for axis in axes)
-        options = {n: bound[n] for n in names}
         found = [axis.doubled() for axis in axes] if whole else _nearest(x, options)
         return [cells[:, None] for cells in found], []
     cells, weights = zip(*(axis.linear() for axis in axes), strict=True)
@@ -62,12 +62,16 @@ def _per_axis(scale: Any, rank: int) -> list[float | None]:
 def _nearest(x: Tensor, options: dict[str, Any]) -> list[Tensor]:
     """Let torch interpolate the cells' own numbers, on an image of the same kind and size."""
     rank = x.dim() - 2
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    lines = [torch.arange(size, dtype=dtype, device=x.device) for size in x.shape[2:]]
+    lines = [torch.arange(size, dtype=_position_type(x), device=x.device) for size in x.shape[2:]]
     numbers = torch.stack(torch.meshgrid(*lines, indexing="ij"))[:, None]
     found = F.interpolate(_like(x, numbers), **options)[:, 0]
     along = [(at, *[slice(None) if axis == at else 0 for axis in range(rank)]) for at in range(rank)]
     return [found[index].long() for index in along]
+
+
+def _position_type(x: Tensor) -> torch.dtype:
+    # Types of half the width are interpolated at positions of this one.
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _like(x: Tensor, image: Tensor) -> Tensor:
@@ -94,8 +98,7 @@ class _Axis:
         """
         self.x, self.rank, self.at, self.out, self.scale = x, x.dim() - 2, at, out, scale
         self.size, self.mode, self.corners = x.shape[at + 2], bound["mode"], bound["align_corners"]
-        # Types of half the width are interpolated at positions of this one.
-        self.dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        self.dtype = _position_type(x)
 
     @property
     def is_doubled(self) -> bool:
@@ -145,13 +148,11 @@ class _Axis:
             (L, out).
         """
         image = _like(self.x, lines.view(-1, 1, *self._along(self.size, 1)))
-        options: dict[str, Any] = {"mode": self.mode}
+        options: dict[str, Any] = {"mode": self.mode, "align_corners": self.corners}
         if self.scale is None:
             options["size"] = self._along(self.out, 1)
         else:
             options["scale_factor"] = self._along(self.scale, 1.0)
-        if self.mode in LINEAR:
-            options["align_corners"] = self.corners
         return F.interpolate(image, **options)[:, 0].flatten(1)
 
     def _along(self, here: Any, elsewhere: Any) -> list[Any]:

@@ -211,7 +211,7 @@ def test_a_debugger_in_another_thread_may_look():
 
     outcome(step)
     assert all(text.startswith("tensor(") for text in shown[:2])
-    assert float(shown[2]) is not None
+    assert abs(float(shown[2])) < torch.inf
 
 
 def test_a_branch_in_another_thread_is_refused():
@@ -288,7 +288,6 @@ def test_a_kept_tensor_may_change_its_shape(kept):
     shape = kept.shape
     assert kept.unsqueeze_(0).shape == kept.shape == (1, *shape)
     assert kept.squeeze_(0).transpose_(2, 3).stride(3) == kept.stride(3) > 1
-    assert len({kept: 1}) == 1
 
 
 def saved(x: Tensor) -> Tensor:
@@ -339,10 +338,9 @@ def test_state_that_a_model_keeps_can_be_reset_between_runs():
 def test_a_clone_of_what_others_may_write_to_is_a_copy():
     def step(x: Tensor) -> Tensor:
         array = x.numpy()
-        copied, held = x.clone(), F.relu(x + 0)
+        copied = x.clone()
         array[:] = 3.0
         assert not (copied == 3.0).any()
-        assert not (held == 3.0).any()
         return copied
 
     torch.testing.assert_close(outcome(step), outcome(lambda x: x), equal_nan=True)
